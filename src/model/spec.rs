@@ -1,0 +1,296 @@
+//! The cluster specification: what operators write (`StoredSpec`, every field optional, unknown ones kept), and what
+//! the code reads (`Spec`, total and validated). No reader applies a default.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{KeeperUid, godur::GoDuration};
+
+/// Specification as stored and as given by operators: stolon's names and forms, format version 1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoredSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sleep_interval: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convergence_timeout: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_timeout: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_timeout: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub db_wait_ready_timeout: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_interval: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_keeper_removal_interval: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_check_interval: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_timeout: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_standbys: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_standbys_per_sender: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_standby_lag: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronous_replication: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_synchronous_standbys: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_synchronous_standbys: Option<u16>,
+    pub additional_wal_senders: Option<u16>,
+    pub additional_master_replication_slots: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_pgrewind: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_mode: Option<StoredInitMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge_pg_parameters: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_config: Option<NewConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub existing_config: Option<ExistingConfig>,
+    #[serde(rename = "defaultSUReplAccessMode", skip_serializing_if = "Option::is_none")]
+    pub default_su_repl_access_mode: Option<AccessMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pg_parameters: Option<BTreeMap<String, String>>,
+    #[serde(rename = "pgHBA")]
+    pub pg_hba: Option<Vec<String>>,
+    pub automatic_pg_restart: Option<bool>,
+    /// New: silence of the primary after which it is suspected (R15).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspect_interval: Option<GoDuration>,
+    /// New: never count an acknowledgement of the proxies as a fence of direct connections (R2 iv).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict_fencing: Option<bool>,
+    /// Whatever another version wrote; kept as it is.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// How the first database of a cluster comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredInitMode {
+    New,
+    Existing,
+    Pitr,
+}
+
+/// initdb's choices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NewConfig {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub locale: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub encoding: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub data_checksums: bool,
+}
+
+/// Which keeper's database becomes the cluster's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExistingConfig {
+    #[serde(rename = "keeperUID")]
+    pub keeper_uid: KeeperUid,
+}
+
+/// From where superuser and replication connections are admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    #[default]
+    All,
+    Strict,
+}
+
+/// The specification with every default applied, valid by construction. Durations in the local clock's terms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    pub sleep_interval: Duration,
+    pub request_timeout: Duration,
+    pub convergence_timeout: Duration,
+    pub init_timeout: Duration,
+    /// Zero: no limit.
+    pub sync_timeout: Duration,
+    pub ready_timeout: Duration,
+    pub fail_interval: Duration,
+    pub dead_keeper_removal_interval: Duration,
+    pub proxy_check_interval: Duration,
+    pub proxy_timeout: Duration,
+    pub suspect_interval: Duration,
+    pub max_standbys: u16,
+    pub max_standbys_per_sender: u16,
+    /// Bytes of WAL.
+    pub max_standby_lag: u64,
+    pub synchronous_replication: bool,
+    pub additional_wal_senders: u16,
+    pub additional_slots: Vec<String>,
+    pub use_pg_rewind: bool,
+    pub init: Init,
+    pub merge_parameters: bool,
+    pub access: AccessMode,
+    pub parameters: BTreeMap<String, String>,
+    /// None: the default lines.
+    pub hba: Option<Vec<String>>,
+    pub automatic_restart: bool,
+    pub strict_fencing: bool,
+}
+
+/// How the first database comes to be, with what it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Init {
+    New(NewConfig),
+    Existing(KeeperUid),
+}
+
+/// What is wrong with a specification: the field and the rule, one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cluster specification: {0}")]
+pub struct BadSpec(String);
+
+const SLEEP_INTERVAL: Duration = Duration::from_secs(5);
+const FAIL_INTERVAL: Duration = Duration::from_secs(20);
+/// R15: silence of the primary that makes it a suspect.
+const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
+/// stolon's own default: 1024 * 1204 bytes (`reference`: the digits are swapped there; kept for compatibility).
+const MAX_STANDBY_LAG: u32 = 1024 * 1204;
+
+impl StoredSpec {
+    /// The specification of a cluster that was initialised by itself.
+    pub fn automatic() -> StoredSpec {
+        StoredSpec { init_mode: Some(StoredInitMode::New), use_pgrewind: Some(true), ..StoredSpec::default() }
+    }
+
+    /// Applies every default and checks every rule.
+    pub fn resolve(&self) -> Result<Spec, BadSpec> {
+        let or = |value: Option<GoDuration>, default: Duration| value.map_or(default, |d| d.0);
+        let secs = Duration::from_secs;
+        let spec = Spec {
+            sleep_interval: or(self.sleep_interval, SLEEP_INTERVAL),
+            request_timeout: or(self.request_timeout, secs(10)),
+            convergence_timeout: or(self.convergence_timeout, secs(30)),
+            init_timeout: or(self.init_timeout, secs(300)),
+            sync_timeout: or(self.sync_timeout, Duration::ZERO),
+            ready_timeout: or(self.db_wait_ready_timeout, secs(60)),
+            fail_interval: or(self.fail_interval, FAIL_INTERVAL),
+            dead_keeper_removal_interval: or(self.dead_keeper_removal_interval, secs(48 * 3600)),
+            proxy_check_interval: or(self.proxy_check_interval, secs(5)),
+            proxy_timeout: or(self.proxy_timeout, secs(15)),
+            suspect_interval: or(self.suspect_interval, SUSPECT_INTERVAL),
+            max_standbys: self.max_standbys.unwrap_or(20),
+            max_standbys_per_sender: self.max_standbys_per_sender.unwrap_or(3),
+            max_standby_lag: self.max_standby_lag.unwrap_or(MAX_STANDBY_LAG).into(),
+            synchronous_replication: self.synchronous_replication.unwrap_or(false),
+            additional_wal_senders: self.additional_wal_senders.unwrap_or(5),
+            additional_slots: self.additional_master_replication_slots.clone().unwrap_or_default(),
+            use_pg_rewind: self.use_pgrewind.unwrap_or(false),
+            init: self.resolve_init()?,
+            merge_parameters: self.merge_pg_parameters.unwrap_or(true),
+            access: self.default_su_repl_access_mode.unwrap_or_default(),
+            parameters: self.pg_parameters.clone().unwrap_or_default(),
+            hba: self.pg_hba.clone(),
+            automatic_restart: self.automatic_pg_restart.unwrap_or(false),
+            strict_fencing: self.strict_fencing.unwrap_or(false),
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+
+    fn resolve_init(&self) -> Result<Init, BadSpec> {
+        match self.init_mode {
+            None => Err(BadSpec("initMode is missing: write \"new\" or \"existing\"".into())),
+            Some(StoredInitMode::New) => Ok(Init::New(self.new_config.clone().unwrap_or_default())),
+            Some(StoredInitMode::Existing) => match &self.existing_config {
+                Some(existing) => Ok(Init::Existing(existing.keeper_uid.clone())),
+                None => Err(BadSpec("existingConfig.keeperUID is missing (initMode is existing)".into())),
+            },
+            Some(StoredInitMode::Pitr) => Err(BadSpec("initMode pitr is not supported by this version".into())),
+        }
+    }
+}
+
+impl Spec {
+    fn check(&self) -> Result<(), BadSpec> {
+        let refuse = |text: String| Err(BadSpec(text));
+        if self.proxy_check_interval >= self.proxy_timeout {
+            return refuse("proxyCheckInterval must be below proxyTimeout".into());
+        }
+        if self.sleep_interval.is_zero() || self.fail_interval.is_zero() || self.suspect_interval.is_zero() {
+            return refuse("sleepInterval, failInterval and suspectInterval must be above 0".into());
+        }
+        if self.max_standbys_per_sender == 0 {
+            return refuse("maxStandbysPerSender must be at least 1".into());
+        }
+        if self.max_standbys == 0 {
+            return refuse("maxStandbys must be at least 1".into());
+        }
+        for slot in &self.additional_slots {
+            let plain = slot.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+            if slot.is_empty() || !plain || slot.starts_with("stolon_") {
+                return refuse(format!(
+                    "additionalMasterReplicationSlots: {slot:?} is no valid name (a-z, 0-9, _, not starting with stolon_)"
+                ));
+            }
+        }
+        for line in self.hba.iter().flatten() {
+            if line.contains(['\n', '\r']) {
+                return refuse("pgHBA: an entry holds a line break".into());
+            }
+        }
+        for (name, value) in &self.parameters {
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+            if name.is_empty() || !plain || value.contains(['\n', '\r', '\0']) {
+                return refuse(format!("pgParameters: {name:?} is no parameter name, or its value holds a line break"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_automatic_specification_has_stolons_defaults_and_rewinds() {
+        let spec = StoredSpec::automatic().resolve().unwrap();
+        assert_eq!(spec.fail_interval, Duration::from_secs(20));
+        assert_eq!(spec.max_standby_lag, 1_232_896);
+        assert!(spec.use_pg_rewind);
+    }
+
+    #[test]
+    fn an_unknown_field_survives_a_round_trip() {
+        let text = r#"{"initMode":"new","invented":{"a":1}}"#;
+        let spec: StoredSpec = serde_json::from_str(text).unwrap();
+        let back: Value = serde_json::to_value(&spec).unwrap();
+        assert_eq!(back["invented"]["a"], 1);
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        for (text, word) in [
+            (r#"{}"#, "initMode"),
+            (r#"{"initMode":"existing"}"#, "existingConfig"),
+            (r#"{"initMode":"new","proxyCheckInterval":"15s"}"#, "proxyCheckInterval"),
+            (r#"{"initMode":"new","maxStandbysPerSender":0}"#, "maxStandbysPerSender"),
+            (r#"{"initMode":"new","additionalMasterReplicationSlots":["a-b"]}"#, "a-b"),
+            (r#"{"initMode":"new","pgHBA":["host all\nall"]}"#, "pgHBA"),
+        ] {
+            let spec: StoredSpec = serde_json::from_str(text).unwrap();
+            let error = spec.resolve().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

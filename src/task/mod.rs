@@ -1,0 +1,6 @@
+//! What every daemon's shell stands on: the clock, and tasks with names and an ordered end.
+
+pub mod clock;
+mod supervisor;
+
+pub use supervisor::{Ended, Shutdown, Tasks};

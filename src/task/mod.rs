@@ -2,5 +2,6 @@
 
 pub mod clock;
 mod supervisor;
+pub mod timer;
 
 pub use supervisor::{Ended, Shutdown, Tasks};

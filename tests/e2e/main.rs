@@ -1,0 +1,18 @@
+//! End-to-end tests: the real programs on real etcd and PostgreSQL, seen from outside. One file per promise.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod damaged;
+mod failover;
+mod grpc;
+mod hosts;
+mod idle;
+mod init;
+mod keeper;
+mod leader;
+mod matrix;
+mod members;
+mod playground;
+mod trace;
+mod transcript;

@@ -136,6 +136,35 @@ fn somebody_elses_postgres_and_another_clusters_data_are_left_alone() {
     });
 }
 
+#[test]
+fn a_proxy_of_a_cluster_without_passwords_refuses_to_listen_beyond_loopback() {
+    run("open-proxy", Weight::Cluster, async |test| {
+        let cluster = Cluster::start(test, small()).await;
+        let port = free_port().to_string();
+        let endpoints = cluster.etcd.endpoints();
+        let args = [
+            "--cluster-name",
+            CLUSTER,
+            "--store-endpoints",
+            &endpoints,
+            "--listen-address",
+            "0.0.0.0",
+            "--port",
+            &port,
+        ];
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut process = cluster.test.spawn("open-proxy", "stolon-proxy", &args, &[]);
+        complains(&mut process, &["--listen-address", "password"]).await;
+        during("nothing listens there", Duration::from_secs(3), async || {
+            match tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await {
+                Err(_) => Ok(()),
+                Ok(_) => Err("a connection was accepted"),
+            }
+        })
+        .await;
+    });
+}
+
 /// `stolonctl status` in both forms, together.
 fn status(cluster: &Cluster) -> String {
     let mut text = String::new();

@@ -65,6 +65,41 @@ fn a_standby_takes_over_when_all_processes_of_the_primary_freeze() {
     run("failover-frozen", Weight::Heavy, async |test| under_writer(test, strike, trials()).await);
 }
 
+#[test]
+fn a_frozen_proxy_neither_holds_the_failover_up_nor_leads_anybody_astray() {
+    run("failover-frozen-proxy", Weight::Cluster, async |test| {
+        let options = ClusterOptions { keepers: 2, proxies: 2, ..Default::default() };
+        let mut cluster = Cluster::start(test, options).await;
+        let frozen = Target::loopback(cluster.proxy_ports[1]);
+        eventually("the second proxy leads to the primary", Duration::from_secs(20), async || {
+            frozen.value("SELECT pg_is_in_recovery()").await
+        })
+        .await;
+        let held = hold(&frozen, 3).await;
+        let (old, epoch) = cluster.primary().await;
+        let writer = Writer::start(cluster.proxy()).await;
+        let (server, at) = (writer.server(), Instant::now());
+        cluster.proxies[1].process().signal(Signal::STOP);
+        cluster.keepers[old].signal_all(Signal::STOP);
+        writer.moves_from(&server, Duration::from_secs(40)).await;
+        writer.report_gap("frozen-with-frozen-proxy", at);
+        // The old primary wakes up before the proxy that has connections to it.
+        cluster.keepers[old].signal_all(Signal::CONT);
+        cluster.proxies[1].process().signal(Signal::CONT);
+        eventually("the thawed proxy cuts what led to the old primary", Duration::from_secs(5), async || {
+            let open = held.iter().filter(|client| !client.is_closed()).count();
+            if open == 0 { Ok(()) } else { Err(format!("{open} are open")) }
+        })
+        .await;
+        let second = Writer::start(frozen).await;
+        let (new, next) = cluster.settled().await;
+        assert!(new != old && next > epoch, "keeper {new} in epoch {next}");
+        assert_eq!(second.server(), writer.server(), "both proxies lead to one primary");
+        second.finish().await.is_clean();
+        writer.finish().await.is_clean_but_for(3);
+    });
+}
+
 async fn under_writer(test: stolon_tests::Test, strike: Strike, trials: usize) {
     let mut cluster = Cluster::start(test, ClusterOptions::default()).await;
     let writer = Writer::start(cluster.proxy()).await;

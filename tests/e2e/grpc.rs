@@ -89,6 +89,7 @@ fn each_daemon_answers_a_public_client_by_reflection_and_survives_garbage() {
         let cuts = writer.cut();
         addresses.iter().for_each(|address| garbage(address));
         strangers(&addresses[1]).await;
+        impostor(&addresses[1]).await;
         explains(&folder, &addresses, None);
         for daemon in cluster.sentinels.iter_mut().chain(&mut cluster.proxies) {
             assert!(daemon.process().running(), "{} has died", daemon.name);
@@ -153,6 +154,15 @@ async fn strangers(sentinel: &str) {
         );
         assert!(!refused.message().is_empty() && !refused.message().contains('\n'), "{what}: {refused:?}");
     }
+}
+
+/// A stream that names a registered keeper, without its lease, and tells that its PostgreSQL is dead, in an old epoch:
+/// refused or ignored, but not believed.
+async fn impostor(sentinel: &str) {
+    let stopped = 3;
+    let messages = vec![hello(CLUSTER, "postgres0"), report(stopped, 1), report(stopped, 0)];
+    let answer = refusal(sentinel, messages).await;
+    assert!(!answer.message().contains('\n'), "{answer:?}");
 }
 
 /// The status that ends a stream with these messages; the stream itself stays open on this side.

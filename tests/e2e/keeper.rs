@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use stolon_tests::{Cluster, ClusterOptions, Weight, during, eventually, run, writer::Writer};
 
 const END: Duration = Duration::from_secs(20);
@@ -34,6 +35,13 @@ fn a_killed_keeper_adopts_its_running_postgres_and_clients_notice_nothing() {
             .await;
             assert_eq!(cluster.keepers[keeper].postmaster(), Some(postmaster), "PostgreSQL was not restarted");
         }
+        // Silence alone, for longer than the interval of suspicion: PostgreSQL still answers others (R15).
+        cluster.keepers[primary].daemon.process().signal(Signal::STOP);
+        during("no failover on silence", Duration::from_millis(2500), async || {
+            same_primary(&cluster, primary, epoch).await
+        })
+        .await;
+        cluster.keepers[primary].daemon.process().signal(Signal::CONT);
         cluster.streaming(1).await;
         assert_eq!(writer.cut(), cuts, "no client lost its connection");
         let gap = writer.report_gap("keeper", at);

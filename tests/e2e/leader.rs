@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use stolon_tests::{Cluster, ClusterOptions, Weight, during, eventually, run, writer::Writer};
 
 /// A dead leader's key goes with its lease (5 s; etcd ends leases up to a second late), then the next one leads.
@@ -56,6 +57,29 @@ fn the_failover_completes_when_primary_and_leader_die_together() {
         let (new, next) = cluster.settled().await;
         assert!(next > epoch, "epoch {epoch}, then {next}");
         assert_ne!(new, old, "a standby leads");
+        writer.finish().await.is_clean_but_for(1);
+    });
+}
+
+#[test]
+fn a_leader_that_wakes_up_after_its_successor_led_a_failover_changes_nothing() {
+    run("leader-frozen", Weight::Cluster, async |test| {
+        let mut cluster = Cluster::start(test, ClusterOptions::default()).await;
+        let (old, epoch) = cluster.primary().await;
+        let writer = Writer::start(cluster.proxy()).await;
+        let (leader, server) = (cluster.leader().await, writer.server());
+        cluster.sentinels[leader].process().signal(Signal::STOP);
+        cluster.keepers[old].kill_postgres();
+        writer.moves_from(&server, TAKEOVER + Duration::from_secs(10)).await;
+        let (new, next) = cluster.settled().await;
+        assert!(new != old && next > epoch, "keeper {new} in epoch {next}");
+        cluster.sentinels[leader].process().signal(Signal::CONT);
+        during("the same primary in the same epoch", Duration::from_secs(6), async || {
+            let now = cluster.keys().await?.serving()?;
+            if now == (cluster.keepers[new].uid.clone(), next) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+        assert!(cluster.sentinels[leader].process().running(), "it stands as a candidate again");
         writer.finish().await.is_clean_but_for(1);
     });
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cold;
+mod ctl;
 mod damaged;
 mod failover;
 mod grpc;
@@ -14,5 +16,6 @@ mod leader;
 mod matrix;
 mod members;
 mod playground;
+mod rejoin;
 mod trace;
 mod transcript;

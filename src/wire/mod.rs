@@ -1,5 +1,18 @@
 //! Where protobuf stops: generated types, and their conversions from and to `model`. Whatever a peer sends that the
-//! model can't say is refused here, with the field's name.
+//! model can't say is refused here, with the field's name. Knows no connection and no clock.
+
+mod assignment;
+mod common;
+mod field;
+mod report;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use common::{Identity, Probe};
+pub use field::millis;
+pub use stream::{Down, Up};
 
 /// Generated from `proto/stolon/v1`.
 #[allow(missing_docs, clippy::all, unused_qualifications)]
@@ -19,7 +32,6 @@ pub struct BadMessage {
 }
 
 impl BadMessage {
-    #[allow(dead_code)]
     pub(crate) fn new(field: &'static str, problem: impl std::fmt::Display) -> BadMessage {
         BadMessage { field, problem: problem.to_string() }
     }
@@ -29,9 +41,4 @@ impl From<BadMessage> for tonic::Status {
     fn from(bad: BadMessage) -> tonic::Status {
         tonic::Status::invalid_argument(bad.to_string())
     }
-}
-
-#[allow(dead_code)]
-pub(crate) fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

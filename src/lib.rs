@@ -4,6 +4,8 @@
 
 pub mod cli;
 pub mod model;
+pub mod rpc;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,47 @@
+//! Where heartbeats come from: a function that makes the report of this instant, and a way to say "send it now".
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Source of a daemon's heartbeats. Each stream calls the function at each beat (100 ms), so that the ages inside are
+/// true when they leave; it must not block, nor do disk I/O or SQL (R13).
+pub struct Reports<R> {
+    make: Arc<dyn Fn() -> R + Send + Sync>,
+    urged: watch::Receiver<String>,
+}
+
+impl<R> Clone for Reports<R> {
+    fn clone(&self) -> Self {
+        Reports { make: self.make.clone(), urged: self.urged.clone() }
+    }
+}
+
+/// The daemon's end: asks all streams for a report at once.
+#[derive(Clone, Debug)]
+pub struct Urge(watch::Sender<String>);
+
+impl<R> Reports<R> {
+    pub fn new(make: impl Fn() -> R + Send + Sync + 'static) -> (Reports<R>, Urge) {
+        let sender = watch::Sender::new(String::new());
+        (Reports { make: Arc::new(make), urged: sender.subscribe() }, Urge(sender))
+    }
+
+    /// The report of this instant.
+    pub fn now(&self) -> R {
+        (self.make)()
+    }
+
+    pub(super) fn urged(&mut self) -> &mut watch::Receiver<String> {
+        &mut self.urged
+    }
+}
+
+impl Urge {
+    /// Sends a report on every stream at once. Call it after the state that the function reads has changed. The
+    /// traceparent (empty for none) is of the work that caused the change; several calls before the streams have run
+    /// make one report with the last one's.
+    pub fn now(&self, traceparent: String) {
+        self.0.send_replace(traceparent);
+    }
+}

@@ -1,0 +1,192 @@
+//! The accept loop: a bounded number of connections and of calls, each with a deadline; all of them end with the daemon.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tonic::{Status, body::Body, service::Routes, transport::server::TcpConnectInfo};
+use tower::{
+    BoxError, Service, ServiceBuilder,
+    limit::ConcurrencyLimit,
+    load_shed::{LoadShed, error::Overloaded},
+    timeout::{Timeout, error::Elapsed},
+};
+use tracing::Instrument;
+
+use super::{dialer::Line, tls::TlsFiles, trace};
+use crate::{model::Moment, task::Shutdown, task::clock};
+
+/// A cluster has tens of daemons with one connection each; the rest is for operators.
+const CONNECTIONS: usize = 256;
+/// Calls that wait for their first answer, over all connections. Open streams don't count.
+const CALLS: usize = 256;
+/// Streams on one connection.
+const STREAMS: u32 = 64;
+/// From a request to the headers of its answer; a stream's messages may take as long as they like.
+const ANSWER: Duration = Duration::from_secs(10);
+/// From the connection to its first byte, with TLS to the end of the handshake.
+const GREETING: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(3);
+const PING_ANSWER: Duration = Duration::from_secs(2);
+/// Calls in flight at the shutdown may end in this time.
+const GRACE: Duration = Duration::from_millis(200);
+/// One line in the log in this time about connections that failed: strangers must not fill the disk.
+const QUIET: Duration = Duration::from_secs(5);
+
+type Limited = LoadShed<ConcurrencyLimit<Timeout<Routes>>>;
+
+pub(super) async fn serve(socket: TcpListener, tls: Option<Arc<TlsFiles>>, routes: Routes, shutdown: Shutdown) {
+    let limited: Limited =
+        ServiceBuilder::new().load_shed().concurrency_limit(CALLS).timeout(ANSWER).service(routes.prepare());
+    let mut connections: JoinSet<(SocketAddr, Result<(), String>)> = JoinSet::new();
+    let mut complaint = Complaint::default();
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Ok((peer, Err(problem))) = ended {
+                    complaint.about(peer, &problem);
+                }
+            }
+            accepted = socket.accept() => match accepted {
+                Ok((_, peer)) if connections.len() >= CONNECTIONS => complaint.about(peer, "too many connections"),
+                Ok((stream, peer)) => {
+                    let (tls, front) = (tls.clone(), Front { inner: limited.clone(), peer });
+                    let shutdown = shutdown.clone();
+                    connections.spawn(async move { (peer, connection(stream, tls, front, shutdown).await) });
+                }
+                // Out of file descriptors, mostly: some will be closed.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+        }
+    }
+    drop(socket);
+    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// One connection to its end. An error is for the log; that a peer went away is none.
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Arc<TlsFiles>>,
+    front: Front,
+    shutdown: Shutdown,
+) -> Result<(), String> {
+    let Ok(greeted) = timeout(GREETING, greet(stream, tls)).await else {
+        return Err(format!("said nothing for {GREETING:?}"));
+    };
+    let mut builder = Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING_ANSWER)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(16 * 1024);
+    let connection = builder.serve_connection(TokioIo::new(greeted?), TowerToHyperService::new(front));
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(error, "gRPC connection ended");
+            }
+            return Ok(());
+        }
+        () = shutdown.requested() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+    Ok(())
+}
+
+async fn greet(stream: TcpStream, tls: Option<Arc<TlsFiles>>) -> Result<Box<dyn Line>, String> {
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let Some(files) = tls else {
+        stream.readable().await.map_err(|error| error.to_string())?;
+        return Ok(Box::new(stream));
+    };
+    let acceptor = TlsAcceptor::from(files.current().await.server.clone());
+    match acceptor.accept(stream).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(format!("TLS handshake failed: {error}")),
+    }
+}
+
+/// Lines about connections that failed, not more often than `QUIET`.
+#[derive(Default)]
+struct Complaint {
+    last: Option<Moment>,
+    held_back: u64,
+}
+
+impl Complaint {
+    fn about(&mut self, peer: SocketAddr, problem: &str) {
+        let now = clock::now();
+        if self.last.is_some_and(|last| now.since(last) < QUIET) {
+            self.held_back += 1;
+            return;
+        }
+        let held_back = std::mem::take(&mut self.held_back);
+        self.last = Some(now);
+        tracing::warn!(%peer, problem, held_back, "gRPC connection refused");
+    }
+}
+
+/// What stands before the services of one connection: its span, the peer's address, and errors of the limits as statuses.
+#[derive(Clone)]
+struct Front {
+    inner: Limited,
+    peer: SocketAddr,
+}
+
+impl<B> Service<Request<B>> for Front
+where
+    Limited: Service<Request<B>, Response = Response<Body>, Error = BoxError, Future: Send + 'static>,
+{
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // Load shedding is always ready, and says no by an error of the call.
+        let _ = self.inner.poll_ready(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) });
+        let span = trace::server_span(&request);
+        let answer = span.in_scope(|| self.inner.call(request));
+        let finished = async move {
+            let response = answer.await.unwrap_or_else(|error| status(&*error).into_http());
+            trace::record(&tracing::Span::current(), &response);
+            Ok(response)
+        };
+        if span.is_none() { Box::pin(finished) } else { Box::pin(finished.instrument(span)) }
+    }
+}
+
+fn status(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Status {
+    if error.is::<Overloaded>() {
+        Status::resource_exhausted("too many calls at once, try again")
+    } else if error.is::<Elapsed>() {
+        Status::deadline_exceeded(format!("no answer within {ANSWER:?}"))
+    } else {
+        Status::internal(error.to_string())
+    }
+}

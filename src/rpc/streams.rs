@@ -2,7 +2,7 @@
 //! (R13). Follows the mirror; each stream looks after itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -91,9 +91,9 @@ impl<T: Talk> Streams<T> {
                 keep
             });
             for (uid, target) in wanted {
-                if !open.contains_key(&uid) {
-                    let session = Session::new(&self, uid.clone(), &target.address);
-                    open.insert(uid, (target, sessions.spawn(session.run())));
+                if let Entry::Vacant(place) = open.entry(uid) {
+                    let session = Session::new(&self, place.key().clone(), &target.address);
+                    place.insert((target, sessions.spawn(session.run())));
                 }
             }
             tokio::select! {

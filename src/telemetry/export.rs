@@ -126,13 +126,15 @@ fn log(url: &str, problem: Option<&str>) {
     }
 }
 
+/// Gets the URL and the problem, None when it is over.
+type Tell = Arc<dyn Fn(&str, Option<&str>) + Send + Sync>;
+
 /// An exporter that tells of its troubles once, not at each batch.
 pub(super) struct Quiet<E> {
     pub inner: E,
     pub failing: AtomicBool,
     pub url: String,
-    /// Gets the URL and the problem, None when it is over.
-    pub tell: Arc<dyn Fn(&str, Option<&str>) + Send + Sync>,
+    pub tell: Tell,
 }
 
 impl<E> fmt::Debug for Quiet<E> {

@@ -36,9 +36,11 @@ use crate::{
     },
 };
 
-/// Spans with the attributes of their process.
+/// A span with the attributes of its process.
+type Kept = (Received, Vec<KeyValue>);
+
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<(Received, Vec<KeyValue>)>>>);
+struct Collector(Arc<Mutex<Vec<Kept>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {

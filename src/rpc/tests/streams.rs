@@ -228,3 +228,37 @@ async fn a_sentinel_that_sends_nonsense_loses_the_stream_and_the_reason_is_told(
     keeper.stop().await;
     sentinel.stop().await;
 }
+
+/// Forwards one connection to `address` until it is told to hold its breath: neither bytes nor an end come through then,
+/// as with a host that lost its power.
+async fn relay(address: String, alive: watch::Receiver<bool>) -> String {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = socket.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut near, _)) = socket.accept().await {
+            let mut alive = alive.clone();
+            let mut far = tokio::net::TcpStream::connect(&address).await.unwrap();
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                _ = alive.wait_for(|alive| !alive) => held.push((near, far)),
+            }
+        }
+    });
+    own
+}
+
+#[tokio::test]
+async fn a_sentinel_that_falls_silent_is_noticed_in_three_seconds() {
+    let mut sentinel = Serving::start(&loopback(), 0);
+    let (alive, state) = watch::channel(true);
+    let keeper = Keeper::start(&[("s0", &relay(sentinel.address.clone(), state).await)]);
+    assert!(matches!(sentinel.hear().await.0, Up::Hello(_)));
+    keeper.until("it is up", |all| all[0].connected).await;
+    alive.send_replace(false);
+    let silent = Instant::now();
+    keeper.until("the silence is noticed", |all| !all[0].connected).await;
+    assert!((900..4000).contains(&silent.elapsed().as_millis()), "{:?}", silent.elapsed());
+    keeper.stop().await;
+    sentinel.stop().await;
+}

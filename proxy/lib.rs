@@ -1,1 +1,4 @@
+//! stolon-proxy: the clients' way to the primary. It routes to one primary at a time, cuts what leads to an ended epoch,
+//! and acknowledges that (R7). It knows no SQL and nothing of PostgreSQL but an address.
 
+pub mod gate;

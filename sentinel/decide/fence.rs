@@ -13,7 +13,7 @@ use stolon::{
     store::Registered,
 };
 
-use super::{Action, Case, Decision, REVOKED, Step, choose, elect, init, suspect::Suspicion};
+use super::{Action, Case, Decision, Proof, REVOKED, Step, choose, elect, init, suspect::Suspicion};
 use crate::observe::Timer;
 
 /// Sets the mark when somebody could win; else says why not. True when it was set.
@@ -74,7 +74,11 @@ pub fn advance(case: &Case<'_>, mark: &Fencing, plan: &mut Decision, fresh: &mut
         return;
     }
     if case.data.cluster.status.phase == Phase::Initializing {
-        if proxies && let Some(proof) = elect::proof(case, mark, plan) {
+        let proof = elect::proof(case, mark, plan);
+        // Nothing serves yet, so nothing is gained by not waiting for the keeper or its lease.
+        if proof == Some(Proof::ProxiesFenced) {
+            plan.because("waiting until the first keeper gives up, or its lease ends");
+        } else if let (true, Some(proof)) = (proxies, proof) {
             init::choose_again(case, mark, proof, plan, fresh);
         }
         return;

@@ -13,6 +13,8 @@ mod specs;
 mod standbys;
 mod status;
 mod suspect;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -91,6 +91,11 @@ pub struct Observations {
 }
 
 impl Observations {
+    /// The memory of a sentinel that begins to lead now and has seen nothing.
+    pub fn leading(now: Moment) -> Observations {
+        Observations { leading_since: Some(now), ..Observations::default() }
+    }
+
     pub fn keeper_connected(&mut self, now: Moment, uid: &KeeperUid) {
         let report = self.keepers.remove(uid).and_then(|peer| peer.report);
         self.keepers.insert(uid.clone(), Peer { connected: true, since: now, report });

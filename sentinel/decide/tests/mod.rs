@@ -1,0 +1,20 @@
+//! Golden scenarios over the pure core: a small cluster whose keepers and proxies say what the test lets them say.
+//! Every decision goes through the checker, and deciding again on its result changes nothing.
+
+mod failover;
+mod first;
+mod members;
+mod rules;
+mod simulation;
+mod suspicion;
+mod town;
+
+use std::time::Duration;
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

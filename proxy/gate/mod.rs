@@ -50,6 +50,8 @@ pub struct Grant {
     pub open: bool,
     /// The epoch began before this proxy's eyes: the route is the last step of a change of primary.
     pub began: bool,
+    /// Trace context of that change, as the key `ready` carries it; empty for none.
+    pub traceparent: String,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +93,8 @@ impl Default for Gate {
 impl Gate {
     /// The own registration has changed, or was renewed.
     pub fn registered(&mut self, lease: Option<Lease>, now: Moment) {
+        // A deadline that passed unnoticed has passed: what it covered is over before the renewal counts.
+        self.settle(now);
         self.lease = lease;
         self.settle(now);
     }
@@ -245,8 +249,10 @@ impl Gate {
             Some(grant) if grant.route == route => (grant.until, grant.open) = (until, true),
             _ => {
                 self.last = self.last.next();
-                self.grant = Some(Grant { serial: self.last, route, until, open: true, began: self.began });
-                self.began = false;
+                let began = std::mem::take(&mut self.began);
+                let ready = self.facts.as_ref().and_then(|facts| facts.ready.as_ref());
+                let traceparent = ready.map(|ready| ready.traceparent.clone()).unwrap_or_default();
+                self.grant = Some(Grant { serial: self.last, route, until, open: true, began, traceparent });
             }
         }
     }

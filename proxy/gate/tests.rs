@@ -174,6 +174,16 @@ fn a_mark_is_acknowledged_when_the_last_connection_is_gone() {
 }
 
 #[test]
+fn a_mark_of_whatever_epoch_closes() {
+    let (mut gate, mut facts) = (routing(), serving(21, 3));
+    if let Cluster::Known { mark: slot, .. } = &mut facts.cluster {
+        *slot = mark(2);
+    }
+    gate.read(facts, at(1));
+    assert_eq!((gate.closed(), gate.acknowledged()), (Some(&Closed::Fenced(Epoch(2))), Epoch(2)));
+}
+
+#[test]
 fn a_mark_is_acknowledged_at_once_without_a_route_and_without_a_registration() {
     let mut gate = Gate::default();
     gate.read(marked(20, 3), at(0));
@@ -273,6 +283,16 @@ fn past_the_own_deadline_everything_is_cut_and_a_late_renewal_opens_a_new_grant(
     assert!(!gate.connected(&mut leased, at(5100)));
     gate.leave(leased, at(5101));
     assert_ne!(gate.grant().unwrap().serial, serial);
+}
+
+#[test]
+fn a_renewal_does_not_revive_what_ran_out_before_it() {
+    let mut gate = routing();
+    let leased = inside(&mut gate);
+    gate.registered(lease(9000, 10), at(5000));
+    assert_eq!((gate.grant(), gate.closed()), (None, Some(&Closed::Draining(Epoch(3)))));
+    gate.leave(leased, at(5001));
+    assert!(gate.grant().is_some());
 }
 
 #[test]

@@ -27,7 +27,8 @@ impl Mood {
         mood
     }
 
-    pub fn tell(&self, leads: bool, reasons: &[String]) {
+    /// `stuck`: a person has to correct what is stored.
+    pub fn tell(&self, leads: bool, reasons: &[String], stuck: bool) {
         let mut mood = self.lock();
         if mood.leads != leads {
             (mood.leads, mood.since) = (leads, clock::now());
@@ -38,7 +39,11 @@ impl Mood {
         }
         let gists: BTreeSet<String> = reasons.iter().map(|reason| gist(reason)).collect();
         for reason in reasons.iter().filter(|reason| !mood.logged.contains(&gist(reason))) {
-            tracing::info!(leads, "{reason}");
+            if stuck {
+                tracing::error!("{reason}");
+            } else {
+                tracing::info!(leads, "{reason}");
+            }
         }
         mood.logged = gists;
         mood.reasons = reasons.to_vec();

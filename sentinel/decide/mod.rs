@@ -49,6 +49,8 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// For people: what is in the way, what is waited for. One line each.
     pub reasons: Vec<String>,
+    /// The cluster can't be tended until a person corrects what is stored.
+    pub stuck: bool,
     /// Ask again then, though nothing happened.
     pub revisit: Option<Moment>,
 }
@@ -156,19 +158,24 @@ pub fn decide(now: Moment, world: &World<'_>, fresh: &mut dyn FnMut() -> String)
     let data = match &stored.data {
         Ok(data) => data,
         Err(problem) => {
+            plan.stuck = true;
             plan.because(format!("{problem}; nothing is changed until it can be read"));
             return plan;
         }
     };
     match Case::new(now, world.mirror, world.seen, data) {
         Ok(case) => known(&case, &mut plan, fresh),
-        Err(bad) => plan.because(format!("{bad}; nothing is changed until it is corrected")),
+        Err(bad) => {
+            plan.stuck = true;
+            plan.because(format!("{bad}; nothing is changed until it is corrected"));
+        }
     }
     plan
 }
 
 fn known(case: &Case<'_>, plan: &mut Decision, fresh: &mut dyn FnMut() -> String) {
     if let Err(problem) = check::sound(case.data, case.mirror) {
+        plan.stuck = true;
         plan.because(format!("cluster data are in an impossible state: {problem}; nothing is changed"));
         return;
     }
@@ -213,7 +220,10 @@ impl Decision {
         let commit = Commit { step, next, from: case.revision, change };
         match check::allowed(&commit, case.data, case.mirror, case.seen) {
             Ok(()) => self.actions.push(Action::Commit(Box::new(commit))),
-            Err(problem) => self.because(format!("refused by the own check: {problem}")),
+            Err(problem) => {
+                self.stuck = true;
+                self.because(format!("refused by the own check: {problem}"));
+            }
         }
     }
 

@@ -4,13 +4,13 @@
 use stolon::model::{
     Epoch, LeaseId, Revision,
     cluster::{DbInitMode, DbRole, Stage},
-    registration::Recruit,
+    registration::{DataDir, Recruit},
     report::PostgresState,
 };
 
 use super::{
-    ms, secs,
-    town::{SYSTEM, Town, keeper, proxy},
+    keeper, ms, proxy, secs,
+    town::{SYSTEM, Town},
 };
 use crate::decide::{Action, Holder, Proof, Step};
 
@@ -81,6 +81,19 @@ fn nobody_is_elected_before_every_registered_proxy_acknowledged() {
     town.fence("p3", 1);
     town.tick();
     assert_eq!(town.primary(), "k2");
+}
+
+#[test]
+fn a_mirror_from_before_the_mark_does_not_tell_which_proxies_there_are() {
+    let mut town = marked(2, 1);
+    town.promise("k1", 1);
+    town.recruit("k2", 2, 1, 1010);
+    town.fence("p1", 1);
+    let revision = town.mirror.revision;
+    town.mirror.revision = Revision(town.mirror.cluster.as_ref().unwrap().revision.0 - 1);
+    assert!(town.decide().committed().is_none());
+    town.mirror.revision = revision;
+    assert!(town.decide().committed().is_some());
 }
 
 #[test]
@@ -339,10 +352,13 @@ fn an_old_primary_does_not_return_once_its_successor_served() {
     town.tick();
     town.expire("k2");
     town.hang_up("k2");
+    let old = town.db_of("k1");
     town.register("k1");
+    town.info("k1", |info| info.data = Some(DataDir { system_id: SYSTEM, db: Some(old) }));
     town.promise("k1", 2);
     town.live(secs(60), &["k2"]);
     assert_eq!(town.primary(), "k2");
+    assert!(town.data().fencing().is_none(), "{:?}", town.last.reasons);
 }
 
 #[test]

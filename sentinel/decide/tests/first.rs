@@ -9,8 +9,8 @@ use stolon::model::{
 };
 
 use super::{
-    ms, secs,
-    town::{SYSTEM, Town, keeper},
+    keeper, ms, secs,
+    town::{SYSTEM, Town},
 };
 use crate::decide::Step;
 

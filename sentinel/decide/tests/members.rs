@@ -11,10 +11,7 @@ use stolon::model::{
 };
 use stolon::store::Stored;
 
-use super::{
-    secs,
-    town::{Town, db, keeper},
-};
+use super::{db, keeper, secs, town::Town};
 
 #[test]
 fn a_healthy_cluster_causes_no_write() {

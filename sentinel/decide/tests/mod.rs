@@ -11,10 +11,24 @@ mod town;
 
 use std::time::Duration;
 
+use stolon::model::{DbUid, KeeperUid, ProxyUid};
+
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+fn keeper(uid: &str) -> KeeperUid {
+    KeeperUid::parse(uid).unwrap()
+}
+
+fn proxy(uid: &str) -> ProxyUid {
+    ProxyUid::parse(uid).unwrap()
+}
+
+fn db(uid: &str) -> DbUid {
+    DbUid::parse(uid).unwrap()
 }

@@ -10,8 +10,8 @@ use stolon::model::{
 };
 
 use super::{
-    ms,
-    town::{Town, keeper, refused},
+    keeper, ms,
+    town::{Town, refused},
 };
 use crate::{decide::Proof, observe::Observations};
 

@@ -6,10 +6,7 @@ use stolon::model::{
     report::{PostgresState, ProbeResult::*},
 };
 
-use super::{
-    ms, secs,
-    town::{Town, db, keeper},
-};
+use super::{db, keeper, ms, secs, town::Town};
 use crate::decide::Action;
 
 fn crash(town: &mut Town, name: &str) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use stolon::{
     model::{
-        ClusterData, DbUid, Epoch, KeeperUid, LeaseId, Lsn, Moment, ProxyUid, Revision, SentinelUid, WalPosition,
+        ClusterData, DbUid, Epoch, LeaseId, Lsn, Moment, Revision, SentinelUid, WalPosition,
         cluster::{DbInitMode, DbRole, Stage},
         registration::{DataDir, KeeperInfo, PrimaryKey, ProxyInfo, ReadyKey, Recruit},
         report::{AuthorityReport, KeeperReport, PostgresReport, PostgresState, ProbeResult, ProxyReport},
@@ -13,7 +13,7 @@ use stolon::{
     store::{Candidate, Held, Mirror, Registered, Stored},
 };
 
-use super::{ms, secs};
+use super::{keeper, ms, proxy, secs};
 use crate::{
     decide::{Action, Commit, Decision, Holder, Step, World, decide},
     observe::{Observations, Probe, Round},
@@ -32,18 +32,6 @@ pub struct Town {
     /// Steps of all commits so far.
     pub history: Vec<Step>,
     pub last: Decision,
-}
-
-pub fn keeper(uid: &str) -> KeeperUid {
-    KeeperUid::parse(uid).unwrap()
-}
-
-pub fn proxy(uid: &str) -> ProxyUid {
-    ProxyUid::parse(uid).unwrap()
-}
-
-pub fn db(uid: &str) -> DbUid {
-    DbUid::parse(uid).unwrap()
 }
 
 impl Town {
@@ -382,7 +370,6 @@ impl Town {
     pub fn acts(&self, action: impl Fn(&Action) -> bool) -> bool {
         self.last.actions.iter().any(action)
     }
-
     pub fn stage(&self) -> Option<Stage> {
         self.data().fencing().map(|mark| mark.stage)
     }

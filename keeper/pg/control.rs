@@ -1,0 +1,142 @@
+//! What `pg_control` says: identity, timeline, and how the server ended last.
+
+use std::{fs, path::Path};
+
+use stolon::model::{Lsn, WalPosition};
+
+use super::{Instance, PgError, program::Program};
+
+/// How a server's last (or present) run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    StartingUp,
+    ShutDown,
+    ShutDownInRecovery,
+    ShuttingDown,
+    CrashRecovery,
+    ArchiveRecovery,
+    Production,
+}
+
+impl ClusterState {
+    /// Ended in good order: pg_rewind needs no recovery first.
+    pub fn is_clean(self) -> bool {
+        matches!(self, ClusterState::ShutDown | ClusterState::ShutDownInRecovery)
+    }
+
+    fn parse(text: &str) -> Option<ClusterState> {
+        Some(match text {
+            "starting up" => ClusterState::StartingUp,
+            "shut down" => ClusterState::ShutDown,
+            "shut down in recovery" => ClusterState::ShutDownInRecovery,
+            "shutting down" => ClusterState::ShuttingDown,
+            "in crash recovery" => ClusterState::CrashRecovery,
+            "in archive recovery" => ClusterState::ArchiveRecovery,
+            "in production" => ClusterState::Production,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    pub system_id: u64,
+    pub state: ClusterState,
+    /// Start of the last checkpoint record, and its timeline.
+    pub checkpoint: WalPosition,
+    /// Where recovery from that checkpoint begins.
+    pub redo: Lsn,
+    /// A standby must replay to here before it is consistent; 0/0 on a primary.
+    pub min_recovery_end: WalPosition,
+    pub wal_log_hints: bool,
+    pub data_checksums: bool,
+}
+
+impl Control {
+    /// The furthest position that is known from the file alone: a lower bound of the end of WAL. After a clean shutdown
+    /// it is the shutdown checkpoint, which is the last record.
+    pub fn known_position(&self) -> WalPosition {
+        self.checkpoint.max(self.min_recovery_end)
+    }
+
+    /// pg_rewind refuses a target that has neither.
+    pub fn can_be_rewound(&self) -> bool {
+        self.wal_log_hints || self.data_checksums
+    }
+}
+
+pub(super) async fn read(instance: &Instance, data: &Path) -> Result<Control, PgError> {
+    let text = Program::new(instance, "pg_controldata").arg("-D").arg(data).run().await?;
+    parse(&text).map_err(|problem| PgError::Program { program: "pg_controldata", problem })
+}
+
+fn parse(text: &str) -> Result<Control, String> {
+    let field = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        found.map(str::trim).ok_or_else(|| format!("no line {name:?} in its output"))
+    };
+    let number = |name: &str| field(name)?.parse::<u64>().map_err(|error| format!("{name}: {error}"));
+    let lsn = |name: &str| field(name)?.parse::<Lsn>().map_err(|error| format!("{name}: {error}"));
+    let timeline = |name: &str| field(name)?.parse::<u32>().map_err(|error| format!("{name}: {error}"));
+    let state = field("Database cluster state")?;
+    Ok(Control {
+        system_id: number("Database system identifier")?,
+        state: ClusterState::parse(state).ok_or_else(|| format!("unknown cluster state {state:?}"))?,
+        checkpoint: WalPosition {
+            timeline: timeline("Latest checkpoint's TimeLineID")?,
+            lsn: lsn("Latest checkpoint location")?,
+        },
+        redo: lsn("Latest checkpoint's REDO location")?,
+        min_recovery_end: WalPosition {
+            timeline: timeline("Min recovery ending loc's timeline")?,
+            lsn: lsn("Minimum recovery ending location")?,
+        },
+        wal_log_hints: field("wal_log_hints setting")? == "on",
+        data_checksums: number("Data page checksum version")? > 0,
+    })
+}
+
+/// True when `pg_control` says "in production": the fourth word of the file since PostgreSQL 8, read directly because
+/// this is asked in the middle of a promotion.
+pub(super) fn in_production(data: &Path) -> bool {
+    const STATE_AT: usize = 16;
+    const IN_PRODUCTION: u32 = 6;
+    let bytes = fs::read(data.join("global/pg_control")).unwrap_or_default();
+    let word = bytes.get(STATE_AT..STATE_AT + 4).and_then(|bytes| bytes.try_into().ok());
+    word.map(u32::from_ne_bytes) == Some(IN_PRODUCTION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+pg_control version number:            1300
+Database system identifier:           7576411233044857121
+Database cluster state:               in archive recovery
+Latest checkpoint location:           0/3000060
+Latest checkpoint's REDO location:    0/3000028
+Latest checkpoint's TimeLineID:       2
+Minimum recovery ending location:     0/3000108
+Min recovery ending loc's timeline:   2
+wal_log_hints setting:                on
+Data page checksum version:           0
+";
+
+    #[test]
+    fn the_output_of_pg_controldata_is_read_field_by_field() {
+        let control = parse(TEXT).unwrap();
+        assert_eq!(control.system_id, 7_576_411_233_044_857_121);
+        assert_eq!(control.state, ClusterState::ArchiveRecovery);
+        assert_eq!(control.known_position(), WalPosition { timeline: 2, lsn: Lsn(0x3000108) });
+        assert!(control.can_be_rewound() && !control.state.is_clean());
+    }
+
+    #[test]
+    fn a_missing_or_strange_field_is_named() {
+        let error = parse(&TEXT.replace("Database cluster state", "Zustand")).unwrap_err();
+        assert!(error.contains("Database cluster state"), "{error}");
+        let error = parse(&TEXT.replace("in archive recovery", "asleep")).unwrap_err();
+        assert!(error.contains("asleep"), "{error}");
+    }
+}

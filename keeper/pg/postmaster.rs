@@ -1,0 +1,196 @@
+//! The server process: started as a direct child, or adopted from a former keeper; its end is known by a pidfd, its
+//! progress by postmaster.pid. Dropping a `Postmaster` leaves the server alone.
+
+use std::{
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use tokio::{io::unix::AsyncFd, time::timeout};
+
+use super::{
+    DataState, Instance, Killed, PgError, PmStatus, ProcessId,
+    kill::kill_postgres,
+    pidfile::{PidFile, Watch},
+    proc::{Folder, raw, watch_fd},
+    program::neutral,
+    runas::as_user,
+};
+
+/// A cheap handle of one run of the server.
+#[derive(Clone, Debug)]
+pub struct Postmaster(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    instance: Instance,
+    id: ProcessId,
+    exit: AsyncFd<OwnedFd>,
+}
+
+/// That the postmaster is gone. (Its sessions may outlive it by moments: `kill_all` before anything touches the data.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub id: ProcessId,
+}
+
+impl Postmaster {
+    /// Starts the server; it isn't ready yet (`wait_status`). Refuses an incomplete directory and one in use. The server
+    /// is a process group of its own, so that a terminal's signals don't reach it, and logs to the keeper's standard
+    /// error. To be called within the runtime.
+    pub fn spawn(instance: &Instance) -> Result<Postmaster, PgError> {
+        let data = instance.data_dir();
+        match instance.data_state() {
+            DataState::Absent => return Err(PgError::Refused(format!("{}: no database", data.display()))),
+            DataState::Incomplete => {
+                let why = "its rewind was not finished; it must be copied anew";
+                return Err(PgError::Refused(format!("{}: {why}", data.display())));
+            }
+            DataState::Primary | DataState::Standby => {}
+        }
+        if let Some(running) = Postmaster::adopt(instance)? {
+            return Err(PgError::Refused(format!(
+                "{}: postgres runs already (pid {})",
+                data.display(),
+                running.id().pid
+            )));
+        }
+        let mut command = Command::new(instance.binaries().path("postgres"));
+        neutral(&mut command, instance.run_as());
+        command.arg("-D").arg(&data).current_dir("/").stdin(Stdio::null()).process_group(0);
+        let failed = |problem: String| PgError::Program { program: "postgres", problem };
+        let child = as_user(instance.run_as(), || command.spawn())
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))?;
+        let lost = || failed("it ended at once".to_owned());
+        // Not reaped yet, so the id is still its own, even if it has ended.
+        let exit = pidfd_open(raw(child.id()).ok_or_else(lost)?, PidfdFlags::NONBLOCK)
+            .map_err(PgError::system("pidfd_open"))?;
+        let id = super::proc::Stat::read(child.id()).map(|stat| ProcessId { pid: child.id(), started: stat.started });
+        Postmaster::new(instance, id.ok_or_else(lost)?, exit)
+    }
+
+    /// Finds the server that runs on this data directory, whoever started it. `None` when there is none: postmaster.pid
+    /// may be left over, its id reused by a stranger.
+    pub fn adopt(instance: &Instance) -> Result<Option<Postmaster>, PgError> {
+        let data = instance.data_dir();
+        let Some(file) = PidFile::read(&data) else { return Ok(None) };
+        let (Some(pid), Some(id)) = (raw(file.pid), ProcessId::of(file.pid)) else { return Ok(None) };
+        let Ok(exit) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return Ok(None) };
+        let own = || id.lives() && Folder::at(&data).is_some_and(|folder| Folder::of_process(id.pid) == Some(folder));
+        let works_here =
+            as_user(instance.run_as(), own).map_err(PgError::system("act as the OS user of PostgreSQL"))?;
+        if works_here { Postmaster::new(instance, id, exit).map(Some) } else { Ok(None) }
+    }
+
+    fn new(instance: &Instance, id: ProcessId, exit: OwnedFd) -> Result<Postmaster, PgError> {
+        let exit = watch_fd(exit).map_err(PgError::io("watch the postmaster of", &instance.data_dir()))?;
+        Ok(Postmaster(Arc::new(Inner { instance: instance.clone(), id, exit })))
+    }
+
+    pub fn id(&self) -> ProcessId {
+        self.0.id
+    }
+
+    pub fn instance(&self) -> &Instance {
+        &self.0.instance
+    }
+
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.0.instance.data_dir()
+    }
+
+    /// Returns when the postmaster has ended; any number of tasks may wait. A child is reaped.
+    pub async fn exited(&self) -> Exit {
+        // The descriptor stays readable for ever once the process is dead.
+        let _ready = self.0.exit.readable().await;
+        self.reap();
+        Exit { id: self.0.id }
+    }
+
+    pub fn has_exited(&self) -> bool {
+        self.reap();
+        !self.0.id.lives()
+    }
+
+    /// No effect on an adopted one, or one that was reaped.
+    fn reap(&self) {
+        let child = WaitId::PidFd(self.0.exit.get_ref().as_fd());
+        let _ = waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+
+    /// What postmaster.pid says of this run; `None` before it says anything, and after the end.
+    pub fn status(&self) -> Option<PmStatus> {
+        PidFile::read(&self.data_dir()).filter(|file| file.pid == self.0.id.pid)?.status
+    }
+
+    /// Waits until the status is one of `wanted`; ends with `Exited` when the server does. No bound of its own.
+    pub async fn wait_status(&self, wanted: &[PmStatus]) -> Result<PmStatus, PgError> {
+        let data = self.data_dir();
+        let watch = Watch::on(&[&data])?;
+        loop {
+            if let Some(status) = self.status().filter(|status| wanted.contains(status)) {
+                return Ok(status);
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                _ = self.exited() => return Err(PgError::Exited("it was starting; its log says why".to_owned())),
+            }
+        }
+    }
+
+    /// Makes the server read its settings again (SIGHUP).
+    pub fn reload(&self) -> Result<(), PgError> {
+        self.signal(Signal::HUP)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), PgError> {
+        pidfd_send_signal(self.0.exit.get_ref(), signal)
+            .map_err(|_| PgError::Exited("it was being signalled".to_owned()))
+    }
+
+    /// R4: SIGKILL to all of it; returns when all is dead. Blocks for a few milliseconds, needs nothing.
+    pub fn kill_now(&self) -> Killed {
+        let Inner { instance, id, .. } = &*self.0;
+        let killed = kill_postgres(&instance.data_dir(), Some(*id), instance.run_as());
+        self.reap();
+        killed
+    }
+
+    /// `kill_now` without blocking the caller's thread. Begun, it goes through even when dropped.
+    pub async fn kill_all(&self) -> Killed {
+        let this = self.clone();
+        let (done, result) = tokio::sync::oneshot::channel();
+        // A thread of its own: the runtime's blocking pool may be full of work that hangs on the same disk.
+        let thread = std::thread::Builder::new().name("kill-postgres".into()).spawn(move || {
+            let _ = done.send(this.kill_now());
+        });
+        match thread {
+            Ok(_) => match result.await {
+                Ok(killed) => killed,
+                Err(_) => self.kill_now(),
+            },
+            Err(_) => self.kill_now(),
+        }
+    }
+
+    /// Fast stop (SIGINT): sessions end, a shutdown checkpoint is written. After `deadline`, `kill_all`. Returns true when
+    /// the server ended by itself.
+    pub async fn fast_stop(&self, deadline: Duration) -> bool {
+        let asked = self.signal(Signal::INT);
+        if asked.is_ok() && timeout(deadline, self.exited()).await.is_err() {
+            self.kill_all().await;
+            return false;
+        }
+        // What a postmaster that had crashed before may have left.
+        self.exited().await;
+        true
+    }
+}

@@ -1,0 +1,45 @@
+//! The promotion: asked for by a file and a signal, seen done in `pg_control`. No SQL, no program, no polling.
+
+use rustix::process::Signal;
+use stolon::model::Lsn;
+
+use super::{PgError, Postmaster, control, files, history, pidfile::Watch};
+
+/// What a promotion led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promoted {
+    pub timeline: u32,
+    /// Where the new timeline left the old one.
+    pub switch_lsn: Lsn,
+}
+
+impl Postmaster {
+    /// Promotes a running standby and returns when it accepts writes; once asked for it can't be taken back, also when
+    /// this is dropped. A server that is a primary already is an error. Waits without a bound of its own: a standby with
+    /// WAL left to replay replays it first.
+    pub async fn promote(&self) -> Result<Promoted, PgError> {
+        let data = self.data_dir();
+        if !self.instance().is_standby() {
+            return Err(PgError::Refused(format!("{}: can't be promoted, it is no standby", data.display())));
+        }
+        let watch = Watch::on(&[&data.join("global")])?;
+        let request = data.join("promote");
+        self.instance().as_owner(|| std::fs::write(&request, b"").map_err(PgError::io("write", &request)))?;
+        self.signal(Signal::USR1)?;
+        // "In production" is written last, after which writes are accepted; postmaster.pid can't tell, because a server in
+        // hot standby says "ready" as well.
+        while !control::in_production(&data) {
+            tokio::select! {
+                () = watch.changed() => {}
+                _ = self.exited() => {
+                    let _ = self.instance().as_owner(|| files::remove(&request).map_err(PgError::io("remove", &request)));
+                    return Err(PgError::Exited("it was being promoted".to_owned()));
+                }
+            }
+        }
+        let timeline = history::newest(&data).unwrap_or(1);
+        let lineage = self.instance().lineage(timeline)?;
+        let switch_lsn = lineage.last().map_or(Lsn(0), |switch| switch.lsn);
+        Ok(Promoted { timeline, switch_lsn })
+    }
+}

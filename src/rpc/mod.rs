@@ -5,7 +5,6 @@
 mod args;
 mod channel;
 mod dialer;
-mod explain;
 mod listener;
 mod peers;
 mod probe;
@@ -20,10 +19,10 @@ mod tests;
 mod tls;
 mod trace;
 
+pub use crate::wire::explain;
 pub use args::{GrpcArgs, TlsArgs};
 pub use channel::Channel;
 pub use dialer::Dialer;
-pub use explain::explain;
 pub use listener::Listener;
 pub use peers::{Peer, Peers};
 pub use probe::{dial_check, knock};

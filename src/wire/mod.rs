@@ -3,6 +3,7 @@
 
 mod assignment;
 mod common;
+mod explain;
 mod field;
 mod report;
 mod stream;
@@ -11,6 +12,7 @@ mod tests;
 mod view;
 
 pub use common::{Identity, Probe};
+pub use explain::explain;
 pub use field::millis;
 pub use stream::{Down, Up};
 

@@ -1,0 +1,276 @@
+//! The way to etcd: one client per endpoint, sticky, with a deadline per attempt, on to the next endpoint after any
+//! failure. etcd-client's own balancing over several endpoints goes on failing a share of all calls while one member is
+//! away, and its streams do not move (measured; see ARCHITECTURE.md).
+
+use std::{
+    future::Future,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
+use tonic::Code;
+
+use crate::{
+    cli::StoreArgs,
+    model::Moment,
+    task::clock,
+    wire::{explain, millis, v1},
+};
+
+/// First attempt at one endpoint: a live member answers in milliseconds. Doubled with each round over all endpoints, so
+/// that a slow etcd is not taken for a dead one.
+const ATTEMPT: Duration = Duration::from_millis(700);
+/// Between rounds over all endpoints.
+const PAUSE: Duration = Duration::from_millis(50);
+/// TCP connections, and TLS handshakes.
+const CONNECT: Duration = Duration::from_secs(2);
+/// HTTP/2 pings: etcd's servers hang up on clients that ping more often than every 5 s.
+const PING: Duration = Duration::from_secs(6);
+const PING_ANSWER: Duration = Duration::from_secs(2);
+
+/// Why a request to etcd came to nothing: one line, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No endpoint answered in time; what was only to be read was not.
+    #[error("etcd can't be reached ({0})")]
+    Unavailable(String),
+    /// A transaction was sent and its outcome is not known: read before doing anything else (R2).
+    #[error("etcd did not say what became of a transaction ({0})")]
+    Unknown(String),
+    /// etcd refused the request itself.
+    #[error("etcd refused: {0}")]
+    Refused(String),
+}
+
+pub(super) struct Line {
+    endpoints: Vec<Endpoint>,
+    current: AtomicUsize,
+    options: ConnectOptions,
+    /// For one request over all endpoints.
+    bound: Duration,
+    health: Mutex<Health>,
+    /// What answers is not the store that was known: nothing is asked of it any more (R5).
+    refusal: OnceLock<String>,
+}
+
+struct Endpoint {
+    url: String,
+    client: OnceCell<Client>,
+}
+
+struct Health {
+    works: bool,
+    error: String,
+    since: Moment,
+}
+
+impl Line {
+    /// Reads the TLS files; makes no connection. An error is one line that names the flag.
+    pub fn new(args: &StoreArgs) -> Result<Line, String> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT.min(args.store_timeout))
+            .with_keep_alive(PING, PING_ANSWER)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        if let Some(tls) = tls(args)? {
+            options = options.with_tls(tls);
+        }
+        let endpoint = |url: &String| Endpoint { url: url.clone(), client: OnceCell::new() };
+        let health = Health { works: true, error: String::new(), since: clock::now() };
+        Ok(Line {
+            endpoints: args.store_endpoints.iter().map(endpoint).collect(),
+            current: AtomicUsize::new(0),
+            options,
+            bound: args.store_timeout,
+            health: Mutex::new(health),
+            refusal: OnceLock::new(),
+        })
+    }
+
+    /// Index of the endpoint in use, and its client.
+    pub async fn client(&self) -> Result<(usize, Client), Error> {
+        if let Some(refusal) = self.refusal.get() {
+            return Err(Error::Internal(refusal.clone()));
+        }
+        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let endpoint = &self.endpoints[index];
+        let connect = || Client::connect([endpoint.url.as_str()], Some(self.options.clone()));
+        endpoint.client.get_or_try_init(connect).await.map(|client| (index, client.clone()))
+    }
+
+    /// Runs a request, at one endpoint after the other, within the bound. `Unavailable` when none answered.
+    pub async fn call<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        if let Some(refusal) = self.refusal.get() {
+            return Err(StoreError::Refused(refusal.clone()));
+        }
+        let deadline = clock::now() + self.bound;
+        let mut tries = 0;
+        let mut last = String::new();
+        while clock::now() < deadline {
+            let round = (tries / self.endpoints.len()).min(4) as u32;
+            let limit = (ATTEMPT * 2u32.pow(round)).min(deadline.since(clock::now()));
+            let (index, answer) = self.attempt(limit, &request).await;
+            match answer {
+                Ok(answer) => {
+                    self.works();
+                    return Ok(answer);
+                }
+                Err(error) if is_final(&error) => return Err(StoreError::Refused(line(&error))),
+                Err(error) => last = self.failed(index, &line(&error)),
+            }
+            tries += 1;
+            if tries % self.endpoints.len() == 0 {
+                self.out_of_reach(&last);
+                sleep(PAUSE.min(deadline.since(clock::now()))).await;
+            }
+        }
+        Err(StoreError::Unavailable(last))
+    }
+
+    async fn attempt<T, F>(&self, limit: Duration, request: &impl Fn(Client) -> F) -> (usize, Result<T, Error>)
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let index = self.current.load(Ordering::Relaxed);
+        let work = async {
+            let (_, client) = self.client().await?;
+            request(client).await
+        };
+        let late = |_| Err(Error::Internal(format!("no answer within {limit:.1?}")));
+        (index, timeout(limit, work).await.unwrap_or_else(late))
+    }
+
+    /// An endpoint failed: the next one is used from now on, unless somebody has turned away from it already. Returns
+    /// the problem with the endpoint's name.
+    pub fn failed(&self, index: usize, problem: &str) -> String {
+        let index = index % self.endpoints.len();
+        let next = (index + 1) % self.endpoints.len();
+        let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        let problem = format!("{}: {problem}", self.endpoints[index].url);
+        tracing::debug!(problem, "etcd endpoint failed");
+        problem
+    }
+
+    pub fn works(&self) {
+        let mut health = self.lock();
+        if !health.works {
+            tracing::info!(after_s = clock::now().since(health.since).as_secs(), "etcd answers again");
+            *health = Health { works: true, error: String::new(), since: clock::now() };
+        }
+    }
+
+    /// No endpoint answers, or what answers is not the store that was known.
+    pub fn out_of_reach(&self, problem: &str) {
+        let mut health = self.lock();
+        if health.works {
+            tracing::warn!("etcd can't be reached ({problem}); trying again until it can");
+            *health = Health { works: false, error: String::new(), since: clock::now() };
+        }
+        problem.clone_into(&mut health.error);
+    }
+
+    /// Stops using the store, for good.
+    pub fn refuse(&self, problem: String) -> StoreError {
+        let problem = format!("{problem}; if that was done on purpose, restart this program");
+        if self.refusal.set(problem.clone()).is_ok() {
+            tracing::error!("{problem}");
+        }
+        let mut health = self.lock();
+        *health = Health { works: false, error: problem.clone(), since: health.since };
+        StoreError::Refused(problem)
+    }
+
+    pub fn endpoints(&self) -> u32 {
+        u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Without revision and lease, which others know.
+    pub fn status(&self) -> v1::StoreStatus {
+        let health = self.lock();
+        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        v1::StoreStatus {
+            endpoint: self.endpoints[index].url.clone(),
+            error: health.error.clone(),
+            since_ms: millis(clock::now().since(health.since)),
+            ..Default::default()
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True when another endpoint would say the same.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::InvalidArgs(_) | Error::InvalidUri(_) => true,
+        Error::GRpcStatus(status) => matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::OutOfRange
+                | Code::FailedPrecondition
+        ),
+        _ => false,
+    }
+}
+
+/// An error in one line.
+pub(super) fn line(error: &Error) -> String {
+    match error {
+        Error::GRpcStatus(status) => explain(status),
+        Error::Internal(problem) | Error::WatchError(problem) => problem.clone(),
+        other => other.to_string().replace('\n', " "),
+    }
+}
+
+fn tls(args: &StoreArgs) -> Result<Option<TlsOptions>, String> {
+    let secure = args.store_endpoints.iter().filter(|url| url.starts_with("https://")).count();
+    let files = args.store_ca_file.is_some() || args.store_cert_file.is_some();
+    match secure {
+        0 if files => {
+            read_all(args)?;
+            return Err("--store-endpoints: the --store-*-file flags need https URLs".into());
+        }
+        0 => return Ok(None),
+        some if some < args.store_endpoints.len() => {
+            return Err("--store-endpoints: all URLs must be http, or all https".into());
+        }
+        _ => {}
+    }
+    let (ca, identity) = read_all(args)?;
+    let ca = ca.ok_or("--store-ca-file is needed for https endpoints: the authority of etcd's certificates")?;
+    let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(ca));
+    if let Some((cert, key)) = identity {
+        options = options.identity(Identity::from_pem(cert, key));
+    }
+    Ok(Some(options))
+}
+
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn read_all(args: &StoreArgs) -> Result<(Option<Vec<u8>>, Option<Pair>), String> {
+    let read = |flag: &str, path: &std::path::PathBuf| {
+        std::fs::read(path).map_err(|error| format!("{flag} {} can't be read: {error}", path.display()))
+    };
+    let ca = args.store_ca_file.as_ref().map(|path| read("--store-ca-file", path)).transpose()?;
+    let identity = match (&args.store_cert_file, &args.store_key) {
+        (Some(cert), Some(key)) => Some((read("--store-cert-file", cert)?, read("--store-key", key)?)),
+        _ => None,
+    };
+    Ok((ca, identity))
+}

@@ -1,0 +1,150 @@
+//! Keeps the mirror up to date: one reading, then etcd's watch from there, opened anew at the last revision whenever it
+//! breaks or falls silent. A store that holds less than was seen is another one, or an older copy: it is not believed
+//! (R5).
+
+use std::{sync::Arc, time::Duration};
+
+use etcd_client::{Error, EventType, WatchOptions, WatchResponse, WatchStream};
+use tokio::time::{sleep, timeout};
+
+use super::{Mirror, Store, StoreError, entry, line::line};
+use crate::{model::Revision, task::Shutdown};
+
+/// A watch that says nothing for this long is asked whether it lives, and given up when it does not answer: a frozen
+/// member keeps its connections.
+const IDLE: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(1);
+const OPEN: Duration = Duration::from_secs(1);
+/// Between attempts, when all endpoints fail.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(store: &Store, shutdown: Shutdown) {
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = follow(store) => {}
+    }
+}
+
+async fn follow(store: &Store) {
+    loop {
+        let Ok(mirror) = store.read().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let mut from = mirror.revision;
+        // Each turn a new stream, from the last revision on; a reading only when etcd has forgotten what came after it.
+        while let Some(last) = stream(store, from).await {
+            from = last;
+        }
+    }
+}
+
+/// Watches from after `from`; returns the revision to go on from, `None` when all must be read anew.
+async fn stream(store: &Store, from: Revision) -> Option<Revision> {
+    let line_ = &store.0.line;
+    let (index, opened) = match line_.client().await {
+        Ok((index, client)) => (index, timeout(OPEN, open(store, client, from)).await),
+        Err(error) => {
+            line_.out_of_reach(&line(&error));
+            sleep(PAUSE).await;
+            return Some(from);
+        }
+    };
+    let mut watch = match opened {
+        Ok(Ok(watch)) => watch,
+        failed => {
+            let problem = failed
+                .map_or_else(|_| "no answer to a watch".to_owned(), |f| f.map_or_else(|e| line(&e), |_| String::new()));
+            // Whether the store can be reached at all, calls find out; streams only move on.
+            line_.failed(index, &problem);
+            sleep(PAUSE).await;
+            return None;
+        }
+    };
+    let mut last = from;
+    loop {
+        match next(&mut watch).await {
+            Ok(answer) if answer.canceled() => {
+                line_.failed(index, &format!("watch cancelled: {}", answer.cancel_reason()));
+                return None;
+            }
+            Ok(answer) => last = apply(store, &answer, last),
+            Err(problem) => {
+                line_.failed(index, &problem);
+                return Some(last);
+            }
+        }
+    }
+}
+
+async fn open(store: &Store, client: etcd_client::Client, from: Revision) -> Result<WatchStream, Error> {
+    let options = WatchOptions::new().with_prefix().with_start_revision(from.0 + 1);
+    let mut watch = client.watch_client().watch(store.keys().base(), Some(options)).await?;
+    // The first answer says that it stands.
+    watch.message().await?.ok_or_else(|| Error::WatchError("the watch ended at once".into()))?;
+    Ok(watch)
+}
+
+/// The next answer; an idle watch is asked for a sign of life.
+async fn next(watch: &mut WatchStream) -> Result<WatchResponse, String> {
+    let ended = |answer: Result<Option<WatchResponse>, Error>| match answer {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err("the watch ended".to_owned()),
+        Err(error) => Err(line(&error)),
+    };
+    if let Ok(answer) = timeout(IDLE, watch.message()).await {
+        return ended(answer);
+    }
+    watch.request_progress().await.map_err(|error| line(&error))?;
+    match timeout(ANSWER, watch.message()).await {
+        Ok(answer) => ended(answer),
+        Err(_) => Err("the watch does not answer".to_owned()),
+    }
+}
+
+/// Puts the events of one answer into the mirror, all at once: a transaction is seen as a whole or not at all. Returns
+/// the revision that the watch has reached. Progress alone moves nothing: before etcd 3.4.25 and 3.5.8 it may run ahead of
+/// the events (etcd #15220).
+fn apply(store: &Store, answer: &WatchResponse, last: Revision) -> Revision {
+    let reached = answer.events().iter().filter_map(|event| event.kv()).map(|kv| kv.mod_revision()).max();
+    let Some(reached) = reached.map(Revision) else { return last };
+    store.0.mirror.send_if_modified(|known| {
+        let Some(mirror) = known.as_mut().filter(|mirror| mirror.revision < reached) else { return false };
+        // A reading may be ahead of the watch.
+        let seen = mirror.revision;
+        let mirror = Arc::make_mut(mirror);
+        for event in answer.events() {
+            let Some(kv) = event.kv().filter(|kv| kv.mod_revision() > seen.0) else { continue };
+            let entry = entry(kv);
+            match event.event_type() {
+                EventType::Put => mirror.put(store.keys(), entry),
+                EventType::Delete => mirror.remove(store.keys(), &entry.key),
+            }
+        }
+        mirror.revision = reached;
+        true
+    });
+    reached.max(last)
+}
+
+/// Puts a reading into the mirror, if it is newer. `seen` is the mirror's revision when the reading began: a linearizable
+/// reading can't be older, unless the store was replaced or an older copy of it restored.
+pub(super) fn publish(store: &Store, read: &Arc<Mirror>, seen: Revision) -> Result<(), StoreError> {
+    let known = store.0.mirror.borrow().as_ref().map(|mirror| mirror.etcd_cluster);
+    if let Some(known) = known.filter(|known| *known != read.etcd_cluster) {
+        let (found, known) = (read.etcd_cluster, known);
+        return Err(store.0.line.refuse(format!("another etcd cluster answers ({found:x}, not {known:x} as before)")));
+    }
+    if read.revision < seen {
+        let found = read.revision;
+        return Err(store.0.line.refuse(format!("etcd holds revision {found}, and {seen} was seen: it went back")));
+    }
+    store.0.mirror.send_if_modified(|known| {
+        let newer = known.as_ref().is_none_or(|mirror| mirror.revision < read.revision);
+        if newer {
+            *known = Some(read.clone());
+        }
+        newer
+    });
+    Ok(())
+}

@@ -71,10 +71,7 @@ pub(super) async fn read(instance: &Instance, data: &Path) -> Result<Control, Pg
 }
 
 fn parse(text: &str) -> Result<Control, String> {
-    let field = |name: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        found.map(str::trim).ok_or_else(|| format!("no line {name:?} in its output"))
-    };
+    let field = |name: &str| field(text, name).ok_or_else(|| format!("no line {name:?} in its output"));
     let number = |name: &str| field(name)?.parse::<u64>().map_err(|error| format!("{name}: {error}"));
     let lsn = |name: &str| field(name)?.parse::<Lsn>().map_err(|error| format!("{name}: {error}"));
     let timeline = |name: &str| field(name)?.parse::<u32>().map_err(|error| format!("{name}: {error}"));
@@ -94,6 +91,23 @@ fn parse(text: &str) -> Result<Control, String> {
         wal_log_hints: field("wal_log_hints setting")? == "on",
         data_checksums: number("Data page checksum version")? > 0,
     })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Settings that a standby must have at least as large as the primary of its WAL had: their values in `pg_control`.
+pub(super) fn least_settings(instance: &Instance) -> Result<Vec<(&'static str, u64)>, PgError> {
+    const NAMES: [(&str, &str); 5] = [
+        ("max_connections", "max_connections setting"),
+        ("max_worker_processes", "max_worker_processes setting"),
+        ("max_wal_senders", "max_wal_senders setting"),
+        ("max_prepared_transactions", "max_prepared_xacts setting"),
+        ("max_locks_per_transaction", "max_locks_per_xact setting"),
+    ];
+    let text = Program::new(instance, "pg_controldata").arg("-D").arg(instance.data_dir()).run_blocking()?;
+    Ok(NAMES.iter().filter_map(|(name, line)| Some((*name, field(&text, line)?.parse().ok()?))).collect())
 }
 
 /// True when `pg_control` says "in production": the fourth word of the file since PostgreSQL 8, read directly because

@@ -80,6 +80,9 @@ impl Credentials {
             ));
         }
         for login in [one, two] {
+            if login.name.contains(['\n', '\r', '\0']) {
+                return Err(format!("the user name {:?} holds a line break", login.name));
+            }
             let empty = login.auth.password().is_some_and(|secret| secret.reveal().is_empty());
             if empty || login.auth.password().is_some_and(|s| s.reveal().contains(['\n', '\r', '\0'])) {
                 return Err(format!("the password of {:?} is empty or holds a line break", login.name));

@@ -79,6 +79,15 @@ impl Instance {
         self.0.run_as.as_ref()
     }
 
+    /// The unix socket that the server listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.0.socket_dir.join(format!(".s.PGSQL.{}", self.0.port))
+    }
+
+    pub(super) fn socket_lock(&self) -> PathBuf {
+        self.0.socket_dir.join(format!(".s.PGSQL.{}.lock", self.0.port))
+    }
+
     /// The password file that libpq reads, so that no password is in an argument or in `primary_conninfo`.
     pub fn passfile(&self) -> PathBuf {
         self.0.keeper_dir.join("pgpass")
@@ -116,6 +125,12 @@ impl Instance {
         control::read(self, &self.data_dir()).await
     }
 
+    /// True when `pg_control` says "in production": a primary that runs, or whose last run was not ended in good order. One
+    /// small read, no program.
+    pub fn in_production(&self) -> bool {
+        control::in_production(&self.data_dir())
+    }
+
     /// The switches that led to `timeline`, from the local history file, oldest first; empty for timeline 1.
     pub fn lineage(&self, timeline: u32) -> Result<Vec<history::Switch>, PgError> {
         history::read(&self.data_dir(), timeline)
@@ -126,7 +141,7 @@ impl Instance {
         as_user(self.run_as(), work).map_err(PgError::system("act as the OS user of PostgreSQL"))?
     }
 
-    /// Removes what a dropped or failed operation left beside the data directory.
+    /// Writes a whole file (0600) that belongs to the user that runs PostgreSQL. Returns true when it was changed.
     pub(super) fn write_owned(&self, path: &Path, contents: &[u8]) -> Result<bool, PgError> {
         self.as_owner(|| files::write(path, contents).map_err(PgError::io("write", path)))
     }

@@ -33,8 +33,8 @@ pub struct Killed {
 const BOUND: Duration = Duration::from_secs(2);
 
 /// Kills the server that runs on `data_dir`, whoever started it: first the postmaster is stopped, so that it forks no more;
-/// then every process with that working directory (sessions are process groups of their own), and the postmaster's
-/// children, again until none is found; then the postmaster. Takes a few milliseconds; blocks.
+/// then every process with that working directory (sessions are process groups of their own) but a person's shell, and the
+/// postmaster's children, again until none is found; then the postmaster. Takes a few milliseconds; blocks.
 pub fn kill_postgres(data_dir: &Path, postmaster: Option<ProcessId>, run_as: Option<&RunAs>) -> Killed {
     // As the server's own user: root without CAP_SYS_PTRACE (a container) can't see where a process works.
     as_user(run_as, || Killer::new(data_dir, postmaster).run())
@@ -89,7 +89,7 @@ impl Killer {
         for pid in proc::all().filter(|pid| *pid != me && Some(*pid) != postmaster) {
             let is_victim =
                 || children.contains(&pid) || self.folder.is_some() && Folder::of_process(pid) == self.folder;
-            if !is_victim() || Stat::read(pid).is_none_or(|stat| stat.dead) {
+            if !is_victim() || Stat::read(pid).is_none_or(|stat| stat.dead || stat.is_persons()) {
                 continue;
             }
             found = true;

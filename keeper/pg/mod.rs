@@ -28,6 +28,8 @@ mod sampler;
 mod slots;
 mod sql;
 mod staging;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub use binaries::Binaries;

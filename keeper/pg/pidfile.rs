@@ -5,7 +5,10 @@ use std::{os::fd::OwnedFd, path::Path};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::{PgError, proc::watch_fd};
+use super::{
+    PgError, files,
+    proc::{POSTGRES, Stat, watch_fd},
+};
 
 /// The last line of postmaster.pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,18 @@ pub(super) struct PidFile {
 impl PidFile {
     pub fn read(data: &Path) -> Option<PidFile> {
         PidFile::parse(&std::fs::read_to_string(data.join("postmaster.pid")).ok()?)
+    }
+
+    /// Removes a lock file of a run that is over (postmaster.pid, or the socket's) if a stranger has its process id now:
+    /// PostgreSQL asks only whether some process has that id (in a container that is started again, one soon does), and
+    /// would refuse to start. To be called as PostgreSQL's user, and only when it is known that nothing runs on the data.
+    pub fn remove_misleading(lock: &Path) -> Result<(), PgError> {
+        let text = std::fs::read_to_string(lock).unwrap_or_default();
+        let stranger = PidFile::parse(&text).and_then(|file| Stat::read(file.pid));
+        if stranger.is_some_and(|stat| !stat.dead && stat.name != POSTGRES) {
+            files::remove(lock).map_err(PgError::io("remove", lock))?;
+        }
+        Ok(())
     }
 
     fn parse(text: &str) -> Option<PidFile> {

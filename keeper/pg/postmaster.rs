@@ -16,10 +16,10 @@ use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pid
 use tokio::{io::unix::AsyncFd, time::timeout};
 
 use super::{
-    DataState, Instance, Killed, PgError, PmStatus, ProcessId,
+    DataState, Instance, Killed, PgError, PmStatus, ProcessId, conf, control,
     kill::kill_postgres,
     pidfile::{PidFile, Watch},
-    proc::{Folder, raw, watch_fd},
+    proc::{Folder, Stat, raw, watch_fd},
     program::neutral,
     runas::as_user,
 };
@@ -42,29 +42,23 @@ pub struct Exit {
 }
 
 impl Postmaster {
-    /// Starts the server; it isn't ready yet (`wait_status`). Refuses an incomplete directory and one in use. The server
-    /// is a process group of its own, so that a terminal's signals don't reach it, and logs to the keeper's standard
-    /// error. To be called within the runtime.
+    /// Starts the server; it isn't ready yet (`wait_status`). Refuses an incomplete directory and one in use; what a dead
+    /// postmaster left behind is killed first. The server is a process group of its own, so that a terminal's signals don't
+    /// reach it, and logs to the keeper's standard error. To be called within the runtime.
     pub fn spawn(instance: &Instance) -> Result<Postmaster, PgError> {
-        let data = instance.data_dir();
-        match instance.data_state() {
-            DataState::Absent => return Err(PgError::Refused(format!("{}: no database", data.display()))),
-            DataState::Incomplete => {
-                let why = "its rewind was not finished; it must be copied anew";
-                return Err(PgError::Refused(format!("{}: {why}", data.display())));
-            }
-            DataState::Primary | DataState::Standby => {}
-        }
-        if let Some(running) = Postmaster::adopt(instance)? {
-            return Err(PgError::Refused(format!(
-                "{}: postgres runs already (pid {})",
-                data.display(),
-                running.id().pid
-            )));
-        }
+        Postmaster::spawn_with(instance, &[])
+    }
+
+    /// As `spawn`, with settings that overrule the files (`name=value`).
+    pub(super) fn spawn_with(instance: &Instance, overruling: &[&str]) -> Result<Postmaster, PgError> {
+        startable(instance)?;
+        clear_the_way(instance)?;
         let mut command = Command::new(instance.binaries().path("postgres"));
         neutral(&mut command, instance.run_as());
-        command.arg("-D").arg(&data).current_dir("/").stdin(Stdio::null()).process_group(0);
+        command.arg("-D").arg(instance.data_dir()).current_dir("/").stdin(Stdio::null()).process_group(0);
+        for setting in raised(instance)?.iter().map(String::as_str).chain(overruling.iter().copied()) {
+            command.args(["-c", setting]);
+        }
         let failed = |problem: String| PgError::Program { program: "postgres", problem };
         let child = as_user(instance.run_as(), || command.spawn())
             .map_err(|error| failed(error.to_string()))?
@@ -73,7 +67,7 @@ impl Postmaster {
         // Not reaped yet, so the id is still its own, even if it has ended.
         let exit = pidfd_open(raw(child.id()).ok_or_else(lost)?, PidfdFlags::NONBLOCK)
             .map_err(PgError::system("pidfd_open"))?;
-        let id = super::proc::Stat::read(child.id()).map(|stat| ProcessId { pid: child.id(), started: stat.started });
+        let id = Stat::read(child.id()).map(|stat| ProcessId { pid: child.id(), started: stat.started });
         Postmaster::new(instance, id.ok_or_else(lost)?, exit)
     }
 
@@ -128,16 +122,23 @@ impl Postmaster {
 
     /// What postmaster.pid says of this run; `None` before it says anything, and after the end.
     pub fn status(&self) -> Option<PmStatus> {
-        PidFile::read(&self.data_dir()).filter(|file| file.pid == self.0.id.pid)?.status
+        self.pid_file()?.status
     }
 
     /// Waits until the status is one of `wanted`; ends with `Exited` when the server does. No bound of its own.
     pub async fn wait_status(&self, wanted: &[PmStatus]) -> Result<PmStatus, PgError> {
-        let data = self.data_dir();
-        let watch = Watch::on(&[&data])?;
+        self.wait_pid_file(|file| file.status.filter(|status| wanted.contains(status))).await
+    }
+
+    async fn wait_pid_file<T>(&self, read: impl Fn(PidFile) -> Option<T>) -> Result<T, PgError> {
+        let own = || self.pid_file().and_then(&read);
+        if let Some(found) = own() {
+            return Ok(found);
+        }
+        let watch = Watch::on(&[&self.data_dir()])?;
         loop {
-            if let Some(status) = self.status().filter(|status| wanted.contains(status)) {
-                return Ok(status);
+            if let Some(found) = own() {
+                return Ok(found);
             }
             tokio::select! {
                 () = watch.changed() => {}
@@ -146,8 +147,14 @@ impl Postmaster {
         }
     }
 
-    /// Makes the server read its settings again (SIGHUP).
-    pub fn reload(&self) -> Result<(), PgError> {
+    fn pid_file(&self) -> Option<PidFile> {
+        PidFile::read(&self.data_dir()).filter(|file| file.pid == self.0.id.pid)
+    }
+
+    /// Makes the server read its settings again (SIGHUP); one that is only starting is first given the milliseconds until
+    /// it has its pid file: before, the signal would end it.
+    pub async fn reload(&self) -> Result<(), PgError> {
+        self.wait_pid_file(Some).await?;
         self.signal(Signal::HUP)
     }
 
@@ -182,15 +189,53 @@ impl Postmaster {
     }
 
     /// Fast stop (SIGINT): sessions end, a shutdown checkpoint is written. After `deadline`, `kill_all`. Returns true when
-    /// the server ended by itself.
+    /// the server ended by itself. All of it is gone when this returns.
     pub async fn fast_stop(&self, deadline: Duration) -> bool {
-        let asked = self.signal(Signal::INT);
-        if asked.is_ok() && timeout(deadline, self.exited()).await.is_err() {
+        let ended = self.signal(Signal::INT).is_err() || timeout(deadline, self.exited()).await.is_ok();
+        // It removes its pid file in the end; one that is there tells of sessions that may have outlived it.
+        if !ended || self.data_dir().join("postmaster.pid").exists() {
             self.kill_all().await;
-            return false;
         }
-        // What a postmaster that had crashed before may have left.
-        self.exited().await;
-        true
+        ended
     }
+}
+
+fn startable(instance: &Instance) -> Result<(), PgError> {
+    let data = instance.data_dir();
+    match instance.data_state() {
+        DataState::Absent => Err(PgError::Refused(format!("{}: no database", data.display()))),
+        DataState::Incomplete => {
+            let why = "its rewind was not finished; it must be copied anew";
+            Err(PgError::Refused(format!("{}: {why}", data.display())))
+        }
+        DataState::Primary | DataState::Standby => match Postmaster::adopt(instance)? {
+            Some(running) => {
+                let pid = running.id().pid;
+                Err(PgError::Refused(format!("{}: postgres runs already (pid {pid})", data.display())))
+            }
+            None => Ok(()),
+        },
+    }
+}
+
+/// A standby with smaller settings than its WAL was written with does not start: a smaller value waits until it is primary.
+fn raised(instance: &Instance) -> Result<Vec<String>, PgError> {
+    if !instance.is_standby() {
+        return Ok(Vec::new());
+    }
+    let least = control::least_settings(instance)?;
+    let configured = conf::numbers(&instance.data_dir())?;
+    let too_small = least.iter().filter(|(name, least)| configured.get(*name).is_some_and(|value| value < least));
+    Ok(too_small.map(|(name, least)| format!("{name}={least}")).collect())
+}
+
+/// Sessions of a postmaster that was killed alone finish their query first, and PostgreSQL refuses to start beside them.
+fn clear_the_way(instance: &Instance) -> Result<(), PgError> {
+    let data = instance.data_dir();
+    let locks = [data.join("postmaster.pid"), instance.socket_lock()];
+    if locks.iter().any(|lock| lock.exists()) {
+        kill_postgres(&data, None, instance.run_as());
+        instance.as_owner(|| locks.iter().try_for_each(|lock| PidFile::remove_misleading(lock)))?;
+    }
+    Ok(())
 }

@@ -36,9 +36,16 @@ pub(super) fn raw(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
+/// Postmaster and sessions alike.
+pub(super) const POSTGRES: &str = "postgres";
+
 /// The fields of `/proc/<pid>/stat` that matter here.
 pub(super) struct Stat {
+    /// The program's file name, cut to 15 bytes.
+    pub name: String,
     pub dead: bool,
+    /// It hangs on a terminal.
+    pub terminal: bool,
     pub started: u64,
 }
 
@@ -49,10 +56,18 @@ impl Stat {
 
     fn parse(text: &str) -> Option<Stat> {
         // The command name in parentheses may hold anything, also parentheses.
-        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        let (name, fields) = text.rsplit_once(')')?;
+        let (_, name) = name.split_once('(')?;
+        let mut fields = fields.split_whitespace();
         let state = fields.next()?;
-        let started = fields.nth(18)?.parse().ok()?;
-        Some(Stat { dead: matches!(state, "Z" | "X"), started })
+        let terminal = fields.nth(3)? != "0";
+        let started = fields.nth(14)?.parse().ok()?;
+        Some(Stat { name: name.to_owned(), dead: matches!(state, "Z" | "X"), terminal, started })
+    }
+
+    /// Of a server, or of a person: somebody may be looking around in the data directory.
+    pub fn is_persons(&self) -> bool {
+        self.terminal && self.name != POSTGRES
     }
 }
 
@@ -107,7 +122,9 @@ mod tests {
     #[test]
     fn a_command_name_with_parentheses_does_not_shift_the_fields() {
         let stat = Stat::parse("7 (a) b) S 3 7 7 0 -1 1 0 0 0 0 0 0 0 0 20 0 1 0 4242 9 9").unwrap();
-        assert_eq!((stat.dead, stat.started), (false, 4242));
+        assert_eq!((stat.name.as_str(), stat.dead, stat.terminal, stat.started), ("a) b", false, false, 4242));
+        let stat = Stat::parse("7 (bash) Z 3 7 7 34816 -1 1 0 0 0 0 0 0 0 0 20 0 1 0 4242 9 9").unwrap();
+        assert!(stat.dead && stat.is_persons());
     }
 
     #[test]

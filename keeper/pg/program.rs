@@ -65,6 +65,17 @@ impl<'a> Program<'a> {
         let status = running.end().await.map_err(|error| failed(error.to_string()))?;
         if status.success() { Ok(out) } else { Err(failed(problem(&complaint, &status.to_string()))) }
     }
+
+    /// For a program that ends within milliseconds and reads nothing.
+    pub fn run_blocking(mut self) -> Result<String, PgError> {
+        let failed = |problem: String| PgError::Program { program: self.name, problem };
+        let output = as_user(self.instance.run_as(), || self.command.stdin(Stdio::null()).output());
+        let output = output.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(failed(problem(&String::from_utf8_lossy(&output.stderr), &output.status.to_string())))
+    }
 }
 
 /// Removes what would mislead PostgreSQL's programs, and gives them the right home.

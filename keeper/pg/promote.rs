@@ -1,9 +1,16 @@
 //! The promotion: asked for by a file and a signal, seen done in `pg_control`. No SQL, no program, no polling.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use stolon::model::Lsn;
+use tokio::time::sleep;
 
-use super::{PgError, Postmaster, control, files, history, pidfile::Watch};
+use super::{PgError, PmStatus, Postmaster, control, files, history, pidfile::Watch};
+
+/// The 5-second trap (protocol, section 7): a request that comes while the walreceiver ends is noted, and then the startup
+/// process sleeps for `wal_retrieve_retry_interval` before it looks at its notes. Asked again, it wakes up.
+const NUDGE: Duration = Duration::from_millis(5);
 
 /// What a promotion led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +29,8 @@ impl Postmaster {
         if !self.instance().is_standby() {
             return Err(PgError::Refused(format!("{}: can't be promoted, it is no standby", data.display())));
         }
+        // Asked earlier, it may be overheard.
+        self.wait_status(&[PmStatus::Ready]).await?;
         let watch = Watch::on(&[&data.join("global")])?;
         let request = data.join("promote");
         self.instance().as_owner(|| std::fs::write(&request, b"").map_err(PgError::io("write", &request)))?;
@@ -31,6 +40,7 @@ impl Postmaster {
         while !control::in_production(&data) {
             tokio::select! {
                 () = watch.changed() => {}
+                () = sleep(NUDGE) => self.signal(Signal::USR1)?,
                 _ = self.exited() => {
                     let _ = self.instance().as_owner(|| files::remove(&request).map_err(PgError::io("remove", &request)));
                     return Err(PgError::Exited("it was being promoted".to_owned()));

@@ -8,7 +8,7 @@ use stolon::model::{Lsn, WalPosition};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Error};
 
-use super::{PgError, Postmaster, proc, replication, sql};
+use super::{PgError, PmStatus, Postmaster, proc, replication, sql};
 
 /// Between two looks. The server has no event for "replayed to the end"; a look costs it well under a millisecond.
 const LOOK: Duration = Duration::from_millis(2);
@@ -23,6 +23,7 @@ struct Look {
     exhausted: bool,
     walreceiver: bool,
     replayed: Lsn,
+    received: Lsn,
 }
 
 impl Postmaster {
@@ -40,7 +41,8 @@ impl Postmaster {
     /// never replayed, and was never acknowledged as a whole.
     pub async fn recruit(&self, deadline: Duration) -> Result<WalPosition, PgError> {
         let work = async {
-            self.reload()?;
+            self.reload().await?;
+            self.wait_status(&[PmStatus::Ready]).await?;
             replication::local_session(self.instance(), DOING, async |client| replay_to_end(&client).await).await
         };
         let found = tokio::select! {
@@ -80,21 +82,27 @@ async fn exhausted(client: &Client) -> Result<Option<Look>, Error> {
     }
 }
 
+/// Also ends a pause, whoever asked for it. (A standby that paused because its settings are too small for the primary's
+/// ends by that, and is started again with larger ones.)
 async fn look(client: &Client) -> Result<Option<Look>, Error> {
     const LOOK: &str = "SELECT pg_is_in_recovery() AS recovery, pg_last_wal_replay_lsn() AS replayed, \
-        startup.pid, coalesce(startup.wait_event = 'RecoveryRetrieveRetryInterval', false) AS exhausted, \
-        EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS walreceiver \
-        FROM (VALUES (1)) one LEFT JOIN pg_stat_activity startup ON startup.backend_type = 'startup'";
+        pg_last_wal_receive_lsn() AS received, max(pid) FILTER (WHERE backend_type = 'startup') AS pid, \
+        bool_or(backend_type = 'startup' AND wait_event = 'RecoveryRetrieveRetryInterval') AS exhausted, \
+        bool_or(backend_type = 'walreceiver') AS walreceiver, \
+        CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN pg_wal_replay_resume() END \
+        FROM pg_stat_get_activity(NULL)";
     let rows = sql::rows(client, LOOK).await?;
     let read = || {
         let row = rows.first()?;
         let yes = |name: &str| row.get(name) == Some("t");
+        let lsn = |name: &str| row.get(name).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
         Some(Look {
             in_recovery: yes("recovery"),
             startup: row.get("pid").and_then(|pid| pid.parse().ok()).unwrap_or(0),
             exhausted: yes("exhausted"),
             walreceiver: yes("walreceiver"),
-            replayed: row.get("replayed").and_then(|lsn| lsn.parse().ok()).unwrap_or_default(),
+            replayed: lsn("replayed"),
+            received: lsn("received"),
         })
     };
     Ok(read())

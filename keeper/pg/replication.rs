@@ -49,11 +49,10 @@ where
     F: FnOnce(Arc<Client>) -> Fut,
     Fut: Future<Output = Result<T, Error>>,
 {
-    let config = instance.config();
-    let path = config.socket_dir.join(format!(".s.PGSQL.{}", config.port));
+    let path = instance.socket();
     let refused = |error: io::Error| PgError::Sql { doing, problem: format!("{}: {error}", path.display()) };
     let stream = UnixStream::connect(&path).await.map_err(refused)?;
-    let outcome = run(sql::login(&config.credentials.superuser), stream, work).await;
+    let outcome = run(sql::login(&instance.credentials().superuser), stream, work).await;
     sql::conclude(Ok(outcome), Duration::ZERO, doing)
 }
 

@@ -97,6 +97,9 @@ impl RunAs {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
         let owner = std::fs::metadata(data_dir).map_err(failed)?.uid();
         if owner != self.uid {
+            if std::fs::read_dir(data_dir).map_err(failed)?.next().is_some() {
+                return Err(format!("data directory {shown}: it is not empty, and not owned by OS user {}", self.name));
+            }
             chown(data_dir, Some(self.uid), Some(self.gid)).map_err(failed)?;
         }
         self.check_traversable(data_dir)

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use stolon::model::{DbUid, view::Settings};
 
 pub use exposure::check_exposure;
-pub(super) use parameters::{initial, is_managed};
+pub(super) use parameters::{initial, is_managed, numbers};
 
 use super::{Instance, PgError, conninfo, files};
 

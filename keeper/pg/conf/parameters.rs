@@ -150,6 +150,22 @@ pub(in crate::pg) fn initial(data: &Path) -> Result<Parameters, PgError> {
     Ok(found)
 }
 
+/// The parameters in postgresql.conf that are plain numbers, over PostgreSQL's own defaults of those that size a standby.
+pub(in crate::pg) fn numbers(data: &Path) -> Result<BTreeMap<String, u64>, PgError> {
+    const DEFAULTS: [(&str, u64); 5] = [
+        ("max_connections", 100),
+        ("max_worker_processes", 8),
+        ("max_wal_senders", 10),
+        ("max_prepared_transactions", 0),
+        ("max_locks_per_transaction", 64),
+    ];
+    let path = data.join("postgresql.conf");
+    let found = read_file(&path).map_err(PgError::io("read", &path))?;
+    let written = found.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?)));
+    let defaults = DEFAULTS.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Ok(defaults.chain(written).collect())
+}
+
 pub(super) fn read_file(path: &Path) -> std::io::Result<Parameters> {
     Ok(fs::read_to_string(path)?.lines().filter_map(parse_line).collect())
 }

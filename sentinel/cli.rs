@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use serde_json::Value;
 use stolon::{cli::StoreArgs, model::spec::StoredSpec, rpc::GrpcArgs, telemetry::TelemetryArgs};
 
 /// Watches the members of a stolon cluster; the elected one of several decides who is primary.
@@ -30,8 +31,11 @@ pub struct Cli {
 pub fn read_spec(path: &Path) -> Result<StoredSpec, String> {
     let named = |problem: String| format!("--initial-cluster-spec {}: {problem}", path.display());
     let text = std::fs::read(path).map_err(|error| named(error.to_string()))?;
-    let spec: StoredSpec =
-        serde_json::from_slice(&text).map_err(|error| named(format!("no cluster specification: {error}")))?;
+    let refuse = |problem: String| named(format!("no cluster specification: {problem}"));
+    let document: Value = serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+    let flaw = StoredSpec::flaw(&document);
+    let unreadable = |error: serde_json::Error| refuse(flaw.unwrap_or_else(|| error.to_string()));
+    let spec: StoredSpec = serde_json::from_value(document).map_err(unreadable)?;
     spec.resolve().map_err(|bad| named(bad.to_string()))?;
     Ok(spec)
 }
@@ -53,7 +57,12 @@ mod tests {
     #[test]
     fn a_bad_initial_specification_is_named_with_its_file() {
         let path = std::env::temp_dir().join(format!("spec-{}.json", std::process::id()));
-        for (text, word) in [("{", "no cluster specification"), ("{}", "initMode"), (r#"{"initMode":"neu"}"#, "neu")] {
+        for (text, word) in [
+            ("{", "no cluster specification"),
+            ("{}", "initMode"),
+            (r#"{"initMode":"neu"}"#, "neu"),
+            (r#"{"proxyTimeout":"-1s"}"#, "proxyTimeout"),
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = read_spec(&path).unwrap_err();
             assert!(

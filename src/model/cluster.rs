@@ -51,7 +51,14 @@ impl ClusterData {
         let broken = |error: serde_json::Error| Unreadable::NotClusterData(error.to_string());
         let value: Value = serde_json::from_slice(bytes).map_err(broken)?;
         match value.get("formatVersion").and_then(Value::as_u64) {
-            Some(FORMAT_VERSION) => serde_json::from_value(value).map_err(broken),
+            Some(FORMAT_VERSION) => {
+                let spec = value.pointer("/cluster/spec").cloned();
+                let named = |error| match spec.as_ref().and_then(StoredSpec::flaw) {
+                    Some(flaw) => Unreadable::NotClusterData(format!("cluster.spec.{flaw}")),
+                    None => broken(error),
+                };
+                serde_json::from_value(value).map_err(named)
+            }
             Some(other) => Err(Unreadable::NewerFormat(other)),
             None => Err(Unreadable::NotClusterData("formatVersion is missing".into())),
         }

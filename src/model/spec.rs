@@ -172,6 +172,16 @@ impl StoredSpec {
         StoredSpec { init_mode: Some(StoredInitMode::New), use_pgrewind: Some(true), ..StoredSpec::default() }
     }
 
+    /// Why a JSON document is no specification: the field that can't be read, and the reason; `None` when all can.
+    pub fn flaw(document: &Value) -> Option<String> {
+        let fields = document.as_object()?;
+        fields.iter().find_map(|(name, value)| {
+            let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
+            let error = serde_json::from_value::<StoredSpec>(alone).err()?;
+            Some(format!("{name}: {error}"))
+        })
+    }
+
     /// Applies every default and checks every rule.
     pub fn resolve(&self) -> Result<Spec, BadSpec> {
         let or = |value: Option<GoDuration>, default: Duration| value.map_or(default, |d| d.0);
@@ -276,6 +286,15 @@ mod tests {
         let spec: StoredSpec = serde_json::from_str(text).unwrap();
         let back: Value = serde_json::to_value(&spec).unwrap();
         assert_eq!(back["invented"]["a"], 1);
+    }
+
+    #[test]
+    fn a_field_that_cant_be_read_is_named() {
+        let flaw = |text: &str| StoredSpec::flaw(&serde_json::from_str(text).unwrap());
+        let found = flaw(r#"{"initMode":"new","failInterval":"-1s","sleepInterval":"1s"}"#).unwrap();
+        assert!(found.starts_with("failInterval: ") && found.contains("-1s"), "{found}");
+        assert!(flaw(r#"{"initMode":"neu"}"#).is_some_and(|found| found.starts_with("initMode: ")));
+        assert_eq!(flaw(r#"{"initMode":"new","invented":{"a":1}}"#), None);
     }
 
     #[test]

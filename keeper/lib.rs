@@ -1,3 +1,22 @@
-//! The keeper: one PostgreSQL instance, made to be what the cluster data says it should be.
+//! The keeper: one PostgreSQL instance, made to be what the cluster data say it should be. `plan` and `authority` think
+//! (pure), `state` remembers (pure), `pg` knows PostgreSQL, everything else is the shell around them.
 
+pub mod authority;
+pub mod cli;
+mod converge;
+mod ground;
+mod inherit;
+pub mod journal;
+mod login;
+mod look;
 pub mod pg;
+pub mod plan;
+mod report;
+mod run;
+mod senses;
+mod service;
+mod shared;
+mod state;
+mod steps;
+
+pub use run::run;

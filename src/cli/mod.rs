@@ -44,7 +44,7 @@ fn name_variable(arg: Arg, prefix: &str) -> Arg {
     let Some(long) = arg.get_long() else {
         return arg;
     };
-    if matches!(long, "help" | "version") {
+    if matches!(long, "help" | "version") || arg.get_env().is_some() {
         return arg;
     }
     let name = format!("{prefix}_{}", long.to_uppercase().replace('-', "_"));

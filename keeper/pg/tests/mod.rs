@@ -1,12 +1,15 @@
 //! The layer against real PostgreSQL. Each test has nodes of its own in a temporary folder; dropping a node kills whatever
 //! runs on it. `STOLON_TEST_PG_BIN` names a folder with another version's programs.
 
+mod copies;
 mod follow;
 mod initdb;
 mod kill;
 mod lifecycle;
+mod look;
 mod promote;
 mod recruit;
+mod rewind;
 mod settings;
 
 use std::{

@@ -1,0 +1,241 @@
+//! Tasks that bring what happens into the state: etcd's mirror and leases, sentinels' views, the server's death, samples and
+//! probes; and the two that watch over authority: one reads it, one ends what has none.
+
+use std::{sync::Arc, time::Duration};
+
+use stolon::{
+    model::view::KeeperView,
+    rpc::FromSentinel,
+    store::{LeaseState, Mirror, Store},
+    task::{clock, timer::Timer},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    pg::{Instance, PmStatus, Postmaster, Sample, Sampler},
+    shared::Shared,
+    state::{Phase, State},
+};
+
+/// R13: between two probes, each with a new connection that writes.
+const PROBE: Duration = Duration::from_secs(1);
+/// A probe that takes longer has failed.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// Before authority that could not be read is asked for again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Never returns an error; ends with the store.
+pub async fn mirror(shared: Shared, store: Store) -> Result<(), String> {
+    let mut mirror = store.mirror();
+    loop {
+        let seen = mirror.borrow_and_update().clone();
+        if let Some(seen) = seen {
+            take_mirror(&shared, seen);
+        }
+        if mirror.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn take_mirror(shared: &Shared, mirror: Arc<Mirror>) {
+    shared.change(|state, _| {
+        let State { authority, lease, .. } = &mut *state;
+        authority.observe(&mirror, lease.as_ref());
+        let view = mirror.data().map(|(data, revision)| KeeperView::derive(data, revision, &state.me));
+        match view {
+            Some(Ok(view)) => offer(state, view),
+            Some(Err(bad)) => tracing::debug!(%bad, "no view of these cluster data"),
+            None => {}
+        }
+        state.mirror = Some(mirror);
+    });
+}
+
+fn offer(state: &mut State, view: KeeperView) {
+    let before = state.foreign.clone();
+    state.offer(view);
+    if !state.foreign.is_empty() && state.foreign != before {
+        tracing::error!("this keeper's data directory is not touched: {}", state.foreign);
+    }
+}
+
+/// Views by streams: at once, and never older than what is known (R5).
+pub async fn views(shared: Shared, mut views: mpsc::Receiver<FromSentinel<KeeperView>>) -> Result<(), String> {
+    while let Some(from) = views.recv().await {
+        shared.change(|state, _| offer(state, from.view));
+    }
+    Ok(())
+}
+
+pub async fn lease(shared: Shared, mut lease: watch::Receiver<Option<LeaseState>>) -> Result<(), String> {
+    loop {
+        let held = lease.borrow_and_update().clone();
+        shared.change(|state, _| {
+            state.lease = held;
+            let State { authority, lease, mirror, .. } = &mut *state;
+            if let Some(mirror) = mirror {
+                authority.observe(mirror, lease.as_ref());
+            }
+        });
+        if lease.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The postmaster's death, by its pidfd (R14).
+pub async fn exits(shared: Shared) -> Result<(), String> {
+    let mut server = shared.server();
+    loop {
+        let running: Option<Postmaster> = server.borrow_and_update().clone();
+        let ended = async {
+            match &running {
+                Some(server) => server.exited().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = server.changed() => if changed.is_err() { return Ok(()) },
+            exit = ended => {
+                let asked = shared.look(|state, _| state.run.asked);
+                if shared.ended(exit.id) && !asked {
+                    tracing::error!(pid = exit.id.pid, "PostgreSQL ended, and nobody asked it to");
+                }
+                if server.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// An adopted server that was still starting gets ready.
+pub async fn adopted(shared: Shared) -> Result<(), String> {
+    let phase = shared.look(|state, _| state.run.phase);
+    let next = match phase {
+        Phase::StartingPrimary => Phase::Primary,
+        Phase::StartingStandby => Phase::Standby,
+        _ => return std::future::pending().await,
+    };
+    if let Some(server) = shared.running()
+        && server.wait_status(&[PmStatus::Ready]).await.is_ok()
+    {
+        shared.change(|state, _| {
+            if state.run.id == Some(server.id()) && state.run.phase == phase {
+                state.run.phase = next;
+            }
+        });
+    }
+    std::future::pending().await
+}
+
+/// R4: at the deadline the primary dies, whatever else goes on.
+pub async fn deadline(shared: Shared) -> Result<(), String> {
+    let mut timer = Timer::new().map_err(|error| format!("no timer: {error}"))?;
+    loop {
+        let (must_die, until) = shared.look(|state, now| {
+            let until = state.grant(now).map(|grant| grant.deadline).or(state.inherits_until);
+            (state.must_die(now), until.filter(|until| state.run.phase.may_serve() && *until > now))
+        });
+        if must_die && let Some(server) = shared.running() {
+            shared.change(|state, _| state.run.asked = true);
+            let killed = server.kill_all().await;
+            tracing::error!(processes = killed.processes, "no authority any more: PostgreSQL was killed");
+            shared.ended(server.id());
+        }
+        tokio::select! {
+            () = shared.fence() => {}
+            () = timer.until_some(until) => shared.change(|_, _| ()),
+        }
+    }
+}
+
+/// R3: only a linearizable read gives authority.
+pub async fn authority(shared: Shared, store: Store) -> Result<(), String> {
+    loop {
+        while let Some(lease) = shared.look(|state, now| wanted(state, now)) {
+            match store.read().await {
+                Ok(mirror) => shared.change(|state, _| {
+                    // A lease that was renewed meanwhile is the same one; another one proves nothing.
+                    if state.lease.as_ref().is_some_and(|held| held.id == lease.id) {
+                        state.authority.read(&mirror, &lease);
+                    }
+                    if state.mirror.as_ref().is_none_or(|known| known.revision < mirror.revision) {
+                        state.mirror = Some(mirror);
+                    }
+                }),
+                Err(error) => {
+                    tracing::debug!(%error, "authority can't be read");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        shared.authority().await;
+    }
+}
+
+/// The lease to read for, when something says that authority may be there.
+fn wanted(state: &State, now: stolon::model::Moment) -> Option<LeaseState> {
+    let lease = state.lease.clone().filter(|lease| now < lease.deadline)?;
+    let claimed = state.mirror.as_ref().is_some_and(|mirror| state.authority.needs_reading(mirror, Some(&lease)));
+    // A view by stream may be ahead of the mirror.
+    let named = state.view.as_ref().is_some_and(|view| {
+        let behind = state.mirror.as_ref().is_none_or(|mirror| mirror.revision < view.revision);
+        behind && view.fencing.is_none() && view.names_primary(&state.me) && state.grant(now).is_none()
+    });
+    (claimed || named).then_some(lease)
+}
+
+pub async fn samples(shared: Shared, sampler: Sampler) -> Result<(), String> {
+    let mut samples = sampler.watch();
+    loop {
+        let sample = samples.borrow_and_update().clone();
+        take_sample(&shared, sample);
+        if samples.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn take_sample(shared: &Shared, sample: Option<Sample>) {
+    let news = shared.note(|state, _| {
+        let running = state.run.id.is_some();
+        let news = sample.is_some() != state.sample.is_some();
+        if let Some(sample) = &sample {
+            state.system_id = sample.system_id;
+            if state.run.phase == Phase::Standby && !sample.in_recovery {
+                tracing::error!("PostgreSQL left recovery without being asked by this keeper");
+                state.run.phase = Phase::Primary;
+            }
+        }
+        state.sample = sample.filter(|_| running);
+        news
+    });
+    if news {
+        shared.change(|_, _| ());
+    }
+}
+
+/// R13: does the server work, seen by a new connection.
+pub async fn probe(shared: Shared, instance: Instance) -> Result<(), String> {
+    let mut turn = interval(PROBE);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        let serves = |state: &State| matches!(state.run.phase, Phase::Standby | Phase::Primary);
+        let Some(id) = shared.look(|state, _| state.run.id.filter(|_| serves(state))) else { continue };
+        let asked = clock::now();
+        match instance.probe(PROBE_DEADLINE).await {
+            Ok(_) => shared.note(|state, _| {
+                if state.run.id == Some(id) {
+                    state.probed = Some(asked);
+                }
+            }),
+            Err(error) => tracing::debug!(%error, "the probe failed"),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Becoming the primary and saying so: promotion, epochs without one, the key `ready` (R10), and the key `primary` put back
+//! (R3). Whatever others rely on is compared with the holder's own lease in the same transaction.
+
+use std::time::Duration;
+
+use stolon::{
+    model::{
+        Epoch, Lsn, Revision,
+        registration::{PrimaryKey, ReadyKey},
+    },
+    store::{LeaseState, Mirror, Outcome, Txn},
+    telemetry,
+};
+use tracing::{Instrument, info_span};
+
+use super::{Done, Hands, StepError};
+use crate::{journal::Branch, state::Phase, state::Promotion};
+
+/// A running primary answers the sampler in milliseconds.
+const SAMPLE: Duration = Duration::from_secs(5);
+
+impl Hands {
+    pub(super) async fn promote(&self, epoch: Epoch) -> Done {
+        let db = self.assignment()?.db;
+        let span =
+            info_span!("promoted", epoch = epoch.0, keeper = %self.shared.look(|state, _| state.me.clone()), db = %db);
+        telemetry::continue_from(&span, &self.election_context(epoch));
+        self.promote_traced(epoch).instrument(span).await
+    }
+
+    async fn promote_traced(&self, epoch: Epoch) -> Done {
+        let server = self.shared.running().ok_or_else(|| StepError::NotNow("PostgreSQL does not run".into()))?;
+        let before = self.shared.look(|state, _| state.journal.primary_epoch);
+        self.journal(|journal| journal.primary_epoch = epoch)?;
+        let asked = self.shared.change(|state, now| {
+            let may = state.grant(now).is_some_and(|grant| grant.epoch == epoch) && state.run.phase == Phase::Standby;
+            if may {
+                state.run.phase = Phase::Promoting;
+            }
+            may
+        });
+        if !asked {
+            self.journal(|journal| journal.primary_epoch = before)?;
+            return Err(StepError::NotNow(format!("no authority for epoch {epoch} any more")));
+        }
+        let promoted = server.promote().await?;
+        let traceparent = telemetry::traceparent(&tracing::Span::current());
+        let promotion = Promotion { epoch, timeline: promoted.timeline, switch_lsn: promoted.switch_lsn, traceparent };
+        self.shared.change(|state, _| {
+            state.run.phase = Phase::Primary;
+            state.promotion = promotion;
+        });
+        self.look_at_data();
+        self.sampler.hurry();
+        tracing::info!(%epoch, timeline = promoted.timeline, switch = %promoted.switch_lsn, "promoted");
+        Ok(())
+    }
+
+    /// Context of the transaction that gave this epoch to us.
+    fn election_context(&self, epoch: Epoch) -> String {
+        let mirror = self.shared.look(|state, _| state.mirror.clone());
+        let key = mirror.and_then(|mirror| mirror.primary.clone()).filter(|held| held.value.epoch == epoch);
+        key.map(|held| held.value.traceparent).unwrap_or_default()
+    }
+
+    /// A primary that never stopped goes on in the next epoch.
+    pub(super) fn adopt_epoch(&self, epoch: Epoch) -> Done {
+        self.granted(epoch)?;
+        self.journal(|journal| {
+            journal.primary_epoch = epoch;
+            journal.recruit = None;
+        })?;
+        tracing::info!(%epoch, "primary in this epoch without having stopped");
+        Ok(())
+    }
+
+    /// R10: out of recovery, and still with authority.
+    pub(super) async fn announce(&self, epoch: Epoch) -> Done {
+        let promotion = self.promotion(epoch).await?;
+        self.granted(epoch)?;
+        let (mirror, lease) = self.standing()?;
+        let held = mirror.primary.as_ref().filter(|held| held.value.epoch == epoch && held.lease == lease.id);
+        let held = held.ok_or_else(|| StepError::NotNow(format!("the key of epoch {epoch} isn't in sight yet")))?;
+        let ready = ReadyKey {
+            keeper: held.value.keeper.clone(),
+            db: held.value.db.clone(),
+            epoch,
+            address: self.fixed.pg_address.0.clone(),
+            port: self.fixed.pg_address.1,
+            timeline: promotion.timeline,
+            switch_lsn: promotion.switch_lsn,
+            traceparent: promotion.traceparent.clone(),
+        };
+        let value = serde_json::to_vec(&ready).map_err(|error| StepError::NotNow(error.to_string()))?;
+        let keys = self.store.keys();
+        let txn = Txn::new().when_revision(keys.primary(), held.modified).put_on(lease.id, keys.ready(), value);
+        if self.store.transact(&txn).await? == Outcome::Conflict {
+            return Err(StepError::NotNow("the key `primary` has changed".into()));
+        }
+        self.shared.urge(promotion.traceparent);
+        tracing::info!(%epoch, timeline = promotion.timeline, "serving");
+        let branch = Branch { epoch, timeline: promotion.timeline };
+        self.journal(|journal| (journal.branch, journal.recruit) = (Some(branch), None))?;
+        self.seen_ready(epoch).await
+    }
+
+    /// Returns when the own key `ready` is in the mirror, so that it is not written twice.
+    async fn seen_ready(&self, epoch: Epoch) -> Done {
+        let mut mirror = self.store.mirror();
+        let there = |seen: &Option<std::sync::Arc<Mirror>>| {
+            seen.as_ref().and_then(|mirror| mirror.ready.as_ref()).is_some_and(|ready| ready.value.epoch >= epoch)
+        };
+        match tokio::time::timeout(SAMPLE, mirror.wait_for(there)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(StepError::NotNow("the key `ready` was written and isn't in sight".into())),
+        }
+    }
+
+    /// Of a promotion made by this process what it left; else what the running server says of its timeline.
+    async fn promotion(&self, epoch: Epoch) -> Result<Promotion, StepError> {
+        let known = self.shared.look(|state, _| state.promotion.clone());
+        if known.epoch == epoch && known.timeline > 0 {
+            return Ok(known);
+        }
+        let mut samples = self.sampler.watch();
+        self.sampler.hurry();
+        let primary = |sample: &Option<crate::pg::Sample>| sample.as_ref().is_some_and(|sample| !sample.in_recovery);
+        let sample = tokio::time::timeout(SAMPLE, samples.wait_for(primary)).await;
+        let timeline = match sample {
+            Ok(Ok(sample)) => sample.as_ref().map_or(1, |sample| sample.position.timeline),
+            _ => return Err(StepError::NotNow("PostgreSQL has not said its timeline yet".into())),
+        };
+        let switch_lsn = self.instance.lineage(timeline)?.last().map_or(Lsn(0), |switch| switch.lsn);
+        let promotion = Promotion { epoch, timeline, switch_lsn, traceparent: self.election_context(epoch) };
+        self.shared.note(|state, _| state.promotion = promotion.clone());
+        Ok(promotion)
+    }
+
+    /// R3: the key is gone and nobody was elected: comparing both, in the same epoch.
+    pub(super) async fn put_back(&self, epoch: Epoch) -> Done {
+        let (mirror, lease) = self.standing()?;
+        let (data, revision) = mirror.data().ok_or_else(|| StepError::NotNow("no cluster data".into()))?;
+        let own = data
+            .primary()
+            .filter(|(_, db)| data.epoch() == epoch && data.fencing().is_none() && db.spec.keeper_uid == self.me());
+        let (db, _) = own.ok_or_else(|| StepError::NotNow(format!("epoch {epoch} is no longer ours")))?;
+        let key = PrimaryKey { keeper: self.me(), db: db.clone(), epoch, traceparent: String::new() };
+        let value = serde_json::to_vec(&key).map_err(|error| StepError::NotNow(error.to_string()))?;
+        let keys = self.store.keys();
+        let txn = Txn::new()
+            .when_revision(keys.cluster_data(), revision)
+            .when_created(keys.primary(), Revision(0))
+            .when_lease(keys.keeper(&self.me()), lease.id)
+            .put_on(lease.id, keys.primary(), value);
+        match self.store.transact(&txn).await? {
+            Outcome::Done(_) => tracing::info!(%epoch, "put the key `primary` back"),
+            Outcome::Conflict => {
+                return Err(StepError::NotNow("the key could not be put back: things have changed".into()));
+            }
+        }
+        let mut mirror = self.store.mirror();
+        let there =
+            |seen: &Option<std::sync::Arc<Mirror>>| seen.as_ref().is_some_and(|mirror| mirror.primary.is_some());
+        let _ = tokio::time::timeout(SAMPLE, mirror.wait_for(there)).await;
+        Ok(())
+    }
+
+    fn me(&self) -> stolon::model::KeeperUid {
+        self.shared.look(|state, _| state.me.clone())
+    }
+
+    /// The mirror, and the lease that is valid now.
+    fn standing(&self) -> Result<(std::sync::Arc<Mirror>, LeaseState), StepError> {
+        let found = self.shared.look(|state, now| {
+            let lease = state.lease.clone().filter(|lease| now < lease.deadline);
+            state.mirror.clone().zip(lease)
+        });
+        found.ok_or_else(|| StepError::NotNow("not registered in etcd".into()))
+    }
+}

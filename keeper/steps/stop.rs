@@ -1,0 +1,109 @@
+//! Ends of the server: at once (R4), in good order, and for good in an epoch (R2 i).
+
+use std::time::Duration;
+
+use stolon::model::{Epoch, Lsn};
+
+use super::{Done, Hands};
+
+/// A fast stop writes a checkpoint; what does not end in this time is killed.
+const STOP: Duration = Duration::from_secs(60);
+/// Under a planned mark clients wait: a checkpoint was written before.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// The checkpoint before a planned stop, which sessions need not wait for.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+
+impl Hands {
+    fn asked(&self) {
+        self.shared.change(|state, _| state.run.asked = true);
+    }
+
+    /// SIGKILL to all of PostgreSQL; what a dead postmaster left behind goes with it.
+    pub(super) async fn kill(&self) -> Done {
+        self.asked();
+        if let Some(server) = self.shared.running() {
+            let killed = server.kill_all().await;
+            tracing::warn!(
+                processes = killed.processes,
+                took_ms = killed.took.as_millis() as u64,
+                "PostgreSQL was killed"
+            );
+            self.shared.ended(server.id());
+        }
+        self.look_at_data();
+        Ok(())
+    }
+
+    pub(super) async fn stop(&self) -> Done {
+        self.asked();
+        if let Some(server) = self.shared.running() {
+            let clean = server.fast_stop(STOP).await;
+            tracing::info!(clean, "PostgreSQL was stopped");
+            self.shared.ended(server.id());
+        }
+        self.look_at_control().await
+    }
+
+    /// Never again primary in epochs up to this one: the server is gone, then the promise is on disk, then it is told.
+    pub(super) async fn give_up(&self, epoch: Epoch, planned: bool) -> Done {
+        match (planned, self.shared.running()) {
+            (true, Some(server)) => {
+                // Most of the work is done while clients still write (R8).
+                let _ = tokio::time::timeout(CHECKPOINT, self.instance.checkpoint()).await;
+                self.asked();
+                let clean = server.fast_stop(HAND_OVER).await;
+                tracing::info!(%epoch, clean, "PostgreSQL was stopped to be handed over");
+                self.shared.ended(server.id());
+            }
+            _ => self.kill_remains().await?,
+        }
+        self.journal(|journal| {
+            journal.promised = journal.promised.max(epoch);
+            journal.recruit = None;
+        })?;
+        tracing::info!(%epoch, "gave the epoch up");
+        let traceparent = self.mark_context();
+        self.shared.urge(traceparent.clone());
+        if planned {
+            self.final_position().await?;
+            self.shared.urge(traceparent);
+        }
+        Ok(())
+    }
+
+    /// Also sessions that outlived their postmaster.
+    async fn kill_remains(&self) -> Done {
+        let last = self.shared.server().borrow().clone();
+        match last {
+            Some(server) => {
+                self.asked();
+                server.kill_all().await;
+                self.shared.ended(server.id());
+                self.look_at_data();
+                Ok(())
+            }
+            None => self.kill().await,
+        }
+    }
+
+    /// After a clean stop: a successor that lacks nothing has replayed beyond the start of the shutdown checkpoint, the last
+    /// record of all.
+    async fn final_position(&self) -> Done {
+        let control = self.instance.control().await?;
+        self.look_at_data();
+        self.shared.change(|state, _| {
+            let mut position = control.known_position();
+            if control.state.is_clean() {
+                position.lsn = Lsn(position.lsn.0 + 1);
+            }
+            state.stopped_at = Some(position);
+        });
+        Ok(())
+    }
+
+    /// Trace context of the mark in force; empty for none.
+    pub(super) fn mark_context(&self) -> String {
+        let mark = self.shared.look(|state, _| state.view.as_ref().and_then(|view| view.fencing.clone()));
+        mark.map(|mark| mark.traceparent).unwrap_or_default()
+    }
+}

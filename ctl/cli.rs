@@ -39,9 +39,6 @@ pub enum Verb {
     /// Runs a whole cluster on this machine: etcd, keepers, sentinels and a proxy as child processes, until Ctrl-C.
     #[command(after_help = EXIT_CODES)]
     Playground(PlaygroundArgs),
-    /// Becomes one of the playground's programs, which then ends with it.
-    #[command(hide = true)]
-    PlaygroundChild(ChildArgs),
 }
 
 /// What every verb needs that asks a cluster.
@@ -120,16 +117,6 @@ pub struct PlaygroundArgs {
     /// End after the demonstration; the exit code tells whether all was well.
     #[arg(long, requires = "demo")]
     pub exit: bool,
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct ChildArgs {
-    /// Process id of the playground.
-    #[arg(long)]
-    pub parent: i32,
-    /// Program and arguments.
-    #[arg(last = true, required = true)]
-    pub command: Vec<std::ffi::OsString>,
 }
 
 impl Access {

@@ -16,6 +16,10 @@ use cli::{Access, Cli, ClusterdataVerb, Verb};
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
+    if let Some(command) = playground::child_command() {
+        eprintln!("error: {}", playground::become_child(command));
+        return ExitCode::from(FAILED);
+    }
     match run(stolon::cli::parse::<Cli>("STOLONCTL")) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough, such as `head`.
@@ -39,7 +43,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Spec(args) => asking(&args.access, spec::run(&args)),
         Verb::Version => Ok(store::print(&format!("stolonctl version {}", env!("CARGO_PKG_VERSION")))?),
         Verb::Playground(args) => runtime()?.block_on(playground::run(args)),
-        Verb::PlaygroundChild(args) => playground::become_child(args),
     }
 }
 

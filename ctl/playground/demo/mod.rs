@@ -1,0 +1,98 @@
+//! The demonstration: a client writes through the proxy, the primary's PostgreSQL is killed with -9, and what the client
+//! noticed is told: for how long nothing was acknowledged, and whether any acknowledged row is missing.
+
+mod victim;
+mod writer;
+
+use std::{cell::RefCell, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use tokio::time::sleep;
+
+use super::{
+    plan::Plan,
+    ready::{self, until},
+    sql::{self, Session},
+};
+use victim::Victim;
+use writer::Record;
+
+/// Writing before the kill, and after the failover.
+const WRITING: Duration = Duration::from_secs(2);
+const FAILOVER: Duration = Duration::from_secs(60);
+/// The old primary's return, by a rewind or a new copy.
+const RETURN: Duration = Duration::from_secs(90);
+/// Missing rows that are named one by one.
+const NAMED: usize = 20;
+
+/// Ends with an error when something is not as it should be: no failover, a missing row, an old primary that stays away.
+pub async fn run(plan: &Plan) -> anyhow::Result<()> {
+    println!("\nDemonstration: the primary's PostgreSQL is killed while a client writes");
+    let record = RefCell::new(Record::default());
+    sql::value(
+        plan,
+        "DROP TABLE IF EXISTS demo; CREATE TABLE demo (id bigint PRIMARY KEY, at timestamptz DEFAULT now()); SELECT 1",
+    )
+    .await
+    .context("the demonstration's table")?;
+    tokio::select! {
+        failed_over = failover(plan, &record) => failed_over?,
+        never = writer::write(plan, &record) => match never {},
+    }
+    let missing = missing(plan, &record.into_inner()).await?;
+    let back = until(RETURN, || ready::streaming(plan, usize::from(plan.keepers) - 1)).await;
+    match &back {
+        Ok(()) => println!("the old primary is back, and all {} standbys stream", plan.keepers - 1),
+        Err(error) => println!("the old primary is not back as a standby: {error}"),
+    }
+    println!("\n{}", crate::status::text(&ready::status(plan).await?).trim_end());
+    back.context("the old primary did not come back")?;
+    if missing > 0 {
+        bail!("{missing} acknowledged rows are missing");
+    }
+    Ok(())
+}
+
+/// Writes a while, kills, waits until another server acknowledges, writes a while.
+async fn failover(plan: &Plan, record: &RefCell<Record>) -> anyhow::Result<()> {
+    sleep(WRITING).await;
+    let before = record.borrow().acknowledged();
+    if before == 0 {
+        bail!("the client could not write a row: {}", record.borrow().last_error());
+    }
+    let victim = Victim::find(plan).await?;
+    println!(
+        "{before} rows acknowledged by {} (port {}), primary of epoch {}",
+        victim.keeper, victim.port, victim.epoch
+    );
+    println!("kill -9 {}   # the postmaster of {}", victim.pid.as_raw_nonzero(), victim.keeper);
+    record.borrow_mut().killed_now();
+    victim.kill();
+    let moved = || async { record.borrow().moved(victim.port).ok_or_else(|| anyhow!(record.borrow().last_error())) };
+    let port = until(FAILOVER, moved).await.context("no other server has acknowledged a row")?;
+    let heir = Victim::find(plan).await?;
+    println!("{} (port {port}) acknowledges rows, as primary of epoch {}", heir.keeper, heir.epoch);
+    sleep(WRITING).await;
+    println!("gap: {} ms without an acknowledged row", record.borrow().gap().as_millis());
+    Ok(())
+}
+
+/// Compares what was acknowledged with what is there; the number of rows that are gone.
+async fn missing(plan: &Plan, record: &Record) -> anyhow::Result<usize> {
+    let there = Session::connect(plan).await?.column("SELECT id FROM demo").await?;
+    let there = there.iter().filter_map(|id| id.parse().ok()).collect();
+    let missing = record.missing(&there);
+    let total = record.acknowledged();
+    if missing.is_empty() {
+        println!("all {total} acknowledged rows are there");
+    } else {
+        let ids: Vec<String> = missing.iter().take(NAMED).map(u64::to_string).collect();
+        println!(
+            "{} of {total} acknowledged rows are missing: {}{} (replication is asynchronous: what the old primary had not sent yet is lost)",
+            missing.len(),
+            ids.join(", "),
+            if missing.len() > NAMED { " and more" } else { "" },
+        );
+    }
+    Ok(missing.len())
+}

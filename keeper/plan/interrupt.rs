@@ -1,5 +1,5 @@
-//! May a step that is under way be dropped for another one? Ends and fences always come through; what is short runs to
-//! its own end; a copy is dropped only when another copy, or none, is wanted.
+//! May a step that is under way be dropped for another one? Ends and fences always come through; a copy is dropped when
+//! another one is wanted; everything else runs to its own end.
 
 use super::Step;
 
@@ -16,7 +16,6 @@ pub fn interrupts(next: &Step, running: &Step) -> bool {
             db != of || upstream != from
         }
         (Step::Create { db, .. }, Step::Create { db: of, .. }) => db != of,
-        (_, Step::Resync { .. } | Step::Create { .. } | Step::StartStandby { .. }) => true,
         _ => false,
     }
 }

@@ -19,10 +19,13 @@ pub fn bump(before: &ClusterData, next: &mut ClusterData) {
     }
 }
 
-/// Writes what the cluster's specification says into all dbs.
+/// Writes what the cluster's specification says into all dbs; also what was merged into it just now.
 pub fn carry(case: &Case<'_>, next: &mut ClusterData) {
+    let stored = &next.cluster.spec;
+    let merged = stored.resolve();
+    let spec = merged.as_ref().unwrap_or(&case.spec);
     for db in next.dbs.values_mut() {
-        apply(&case.spec, &case.data.cluster.spec, &mut db.spec);
+        apply(spec, stored, &mut db.spec);
     }
 }
 

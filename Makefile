@@ -1,14 +1,24 @@
 # Set-up, build, tests and the demonstration. `make help` lists the targets.
-.PHONY: help setup build release test check clean
+.PHONY: help setup build release demo test check clean
 
 help:
 	@echo 'make demo   build, start a local cluster, kill the primary, show the gap; leaves the cluster up'
+	@echo '            (EXIT=1: end then; the exit code tells whether all was well)'
 	@echo 'make test   formatting, lints, unit, scenario and end-to-end tests'
-	@echo 'make build  the four programs in ./bin'
+	@echo 'make build  the four programs in ./bin (PROFILE=dev: quicker to build)'
 	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2)'
+	@echo 'make clean  remove ./bin and what cargo built'
 
 setup:
 	@tools/setup
+
+build: setup
+	@tools/build
+
+release: build
+
+demo: build
+	@tools/demo
 
 check: setup
 	cargo fmt --all --check
@@ -16,3 +26,7 @@ check: setup
 
 test: check
 	cargo test --workspace
+
+clean:
+	cargo clean
+	rm -rf bin

@@ -52,18 +52,18 @@ fn hopeful(case: &Case<'_>, uid: &DbUid, db: &Db) -> Result<(), String> {
     let position = facts.position(uid).ok_or("its position is not known")?;
     on_lineage(case, position)?;
     let streamed = case.seen.streamed.get(keeper).is_some_and(|at| case.now.since(*at) <= STREAMED_LATELY);
-    if streamed { known_position(case).map(|_| ()) } else { near_enough(case, position) }
+    if streamed { known_position(case).map(|_| ()) } else { near_enough(case, position, Loss::UpToLag) }
 }
 
 /// The winner under a mark; `None` while somebody may still report, or when nobody is eligible.
 pub fn choose(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Winner> {
     let since = case.since(Timer::Staged(mark.epoch, mark.stage)).unwrap_or(case.now);
     let late = case.now.since(since) >= case.spec.fail_interval;
+    let loss = tolerated(case, mark, plan);
     let mut recruits = Vec::new();
     let mut waiting = false;
     for (uid, db) in standbys(case).into_iter().filter(|(_, db)| db.spec.role == DbRole::Standby) {
-        let facts = case.keeper(&db.spec.keeper_uid);
-        match recruit(case, mark, uid, db, facts) {
+        match recruit(case, mark, uid, db, loss) {
             Ok(position) => recruits.push((case.hears(&db.spec.keeper_uid), position, uid, db)),
             Err(Refusal::No(refusal)) => {
                 plan.because(format!("db {uid} on keeper {} can't win: {refusal}", db.spec.keeper_uid));
@@ -100,7 +100,30 @@ enum Refusal {
     NotYet,
 }
 
-fn recruit(case: &Case<'_>, mark: &Fencing, uid: &DbUid, db: &Db, facts: Facts<'_>) -> Result<WalPosition, Refusal> {
+/// What a winner may lack of the old primary's last known position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    UpToLag,
+    /// R8: the old primary stopped in good order, its shutdown checkpoint is the end.
+    Nothing,
+}
+
+/// A handover loses nothing. Only when the old keeper stays away for `failInterval` after it, what holds for a failover
+/// holds here too.
+fn tolerated(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Loss {
+    let Some((_, db)) = case.master() else { return Loss::UpToLag };
+    let keeper = &db.spec.keeper_uid;
+    if !mark.planned || case.keeper(keeper).promised() < mark.epoch {
+        return Loss::UpToLag;
+    }
+    match case.since(Timer::KeeperAbsent(keeper.clone())) {
+        Some(since) if plan.waited(case.now, since, case.spec.fail_interval) => Loss::UpToLag,
+        _ => Loss::Nothing,
+    }
+}
+
+fn recruit(case: &Case<'_>, mark: &Fencing, uid: &DbUid, db: &Db, loss: Loss) -> Result<WalPosition, Refusal> {
+    let facts = case.keeper(&db.spec.keeper_uid);
     fit(case, uid, db, facts).map_err(Refusal::No)?;
     let heard = case.hears(&db.spec.keeper_uid);
     let Some(recruit) = facts.recruit(next_epoch(mark)) else {
@@ -115,7 +138,7 @@ fn recruit(case: &Case<'_>, mark: &Fencing, uid: &DbUid, db: &Db, facts: Facts<'
         });
     };
     on_lineage(case, recruit.position).map_err(Refusal::No)?;
-    near_enough(case, recruit.position).map_err(Refusal::No)?;
+    near_enough(case, recruit.position, loss).map_err(Refusal::No)?;
     Ok(recruit.position)
 }
 
@@ -197,12 +220,17 @@ fn on_lineage(case: &Case<'_>, position: WalPosition) -> Result<(), String> {
     }
 }
 
-fn near_enough(case: &Case<'_>, position: WalPosition) -> Result<(), String> {
+fn near_enough(case: &Case<'_>, position: WalPosition, loss: Loss) -> Result<(), String> {
     let (behind, limit) = (known_position(case)?.ahead_of(position.lsn), case.spec.max_standby_lag);
-    if behind > limit {
-        return Err(format!("it is {behind} bytes behind the primary, maxStandbyLag is {limit}"));
+    match loss {
+        Loss::Nothing if behind > 0 => Err(format!(
+            "it is {behind} bytes behind the old primary, which stopped in good order: a handover loses nothing"
+        )),
+        Loss::UpToLag if behind > limit => {
+            Err(format!("it is {behind} bytes behind the primary, maxStandbyLag is {limit}"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The highest position of the present primary that anybody remembers (R9).

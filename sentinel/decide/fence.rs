@@ -95,10 +95,11 @@ pub fn advance(case: &Case<'_>, mark: &Fencing, plan: &mut Decision, fresh: &mut
 /// Standbys leave the old primary when nothing more can come from it.
 fn may_recruit(case: &Case<'_>, mark: &Fencing, proxies: bool, plan: &mut Decision) -> bool {
     let promised = case.master().is_some_and(|(_, db)| case.keeper(&db.spec.keeper_uid).promised() >= mark.epoch);
-    if promised || proxies && !mark.planned {
+    // Without its key, an old primary that was to stop in good order did not.
+    if promised || proxies && (!mark.planned || case.mirror.primary.is_none()) {
         return true;
     }
-    if mark.planned && !promised {
+    if mark.planned {
         plan.because("waiting for the old primary to stop in good order");
     }
     let since = case.since(Timer::Marked(mark.epoch)).unwrap_or(case.now);

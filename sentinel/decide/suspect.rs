@@ -12,6 +12,9 @@ use stolon::model::{
 use super::{Action, Case, Decision, Facts, silence};
 use crate::observe::{Probe, Timer};
 
+/// The keeper probes every second (R13): in suspect intervals, the age that says more than where it stands between two.
+const TOO_OLD: u32 = 2;
+
 /// Why a change of primary should begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspicion {
@@ -84,7 +87,7 @@ fn unfit(case: &Case<'_>, keeper: &KeeperUid, report: &KeeperReport, plan: &mut 
     if let Some(age) = report.postgres.probe_age
         && case.ready()
         && report.postgres.state == PostgresState::Primary
-        && age > case.spec.suspect_interval
+        && age > case.spec.suspect_interval * TOO_OLD
     {
         plan.because(format!("PostgreSQL of keeper {keeper} has not taken a write for {} s", age.as_secs()));
         if age >= limit {

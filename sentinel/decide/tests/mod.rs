@@ -3,6 +3,7 @@
 
 mod failover;
 mod first;
+mod handover;
 mod members;
 mod rules;
 mod simulation;

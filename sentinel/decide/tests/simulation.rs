@@ -140,8 +140,14 @@ impl Sim {
         let Some((uid, db)) = data.db_of(&keeper(name)) else { return };
         if db.spec.role == stolon::model::cluster::DbRole::Master {
             self.town.promise(name, epoch.0);
+            let leaves =
+                self.town.seen.keepers[&keeper(name)].report.as_ref().is_some_and(|(report, _)| report.leaving);
+            if leaves && self.chance(3) {
+                self.town.expire(name);
+                self.town.hang_up(name);
+            }
         } else if self.town.stage() == Some(stolon::model::cluster::Stage::Recruit) {
-            let lsn = 1000 * epoch.0 + self.random.random_range(0..10);
+            let lsn = 1000 * epoch.0 + self.random.random_range(0..=10);
             let complete = self.town.seen.keepers[&keeper(name)].report.as_ref().is_some_and(|(report, _)| {
                 report.postgres.db.as_ref() == Some(uid) && report.postgres.state == PostgresState::Standby
             });

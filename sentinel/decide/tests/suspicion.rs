@@ -142,6 +142,16 @@ fn a_probe_of_ten_seconds_is_only_worth_a_reason() {
 }
 
 #[test]
+fn a_probe_that_is_due_is_no_reason() {
+    let mut town = Town::running(3, 1);
+    for (age, said) in [(900, false), (1900, false), (2100, true)] {
+        town.report("k1", |report| report.postgres.probe_age = Some(ms(age)));
+        town.tick();
+        assert_eq!(town.says("has not taken a write"), said, "{age} ms");
+    }
+}
+
+#[test]
 fn the_leaders_own_knock_counts_with_a_standby_that_lost_the_wal_stream() {
     let mut town = silent();
     town.witnessed("k1", TimedOut, &[]);

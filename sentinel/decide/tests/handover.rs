@@ -1,0 +1,82 @@
+//! Planned handovers (R8): the old primary stops in good order, and whoever follows it has everything.
+
+use stolon::model::{cluster::Stage, report::PostgresState};
+
+use super::{ms, secs, town::Town};
+
+/// `k1` was asked to end, has stopped and promised; `k1`'s last position is 1010. Stage recruit.
+fn stopped() -> Town {
+    let mut town = Town::running(3, 1);
+    town.report("k1", |report| report.leaving = true);
+    town.step();
+    assert!(town.data().fencing().is_some_and(|mark| mark.planned));
+    town.fence("p1", 1);
+    town.promise("k1", 1);
+    town.step();
+    assert_eq!(town.stage(), Some(Stage::Recruit));
+    town
+}
+
+#[test]
+fn the_winner_of_a_handover_holds_the_shutdown_checkpoint() {
+    let mut town = stopped();
+    town.recruit("k2", 2, 1, 1009);
+    town.recruit("k3", 2, 1, 1010);
+    town.tick();
+    assert_eq!(town.primary(), "k3");
+}
+
+#[test]
+fn a_handover_that_would_lose_a_byte_waits_for_the_old_primary_which_then_returns() {
+    let mut town = stopped();
+    town.recruit("k2", 2, 1, 1009);
+    town.recruit("k3", 2, 1, 1009);
+    town.live(secs(5), &[]);
+    assert!(town.primary() == "k1" && town.says("1 bytes behind the old primary"), "{:?}", town.last.reasons);
+    // It has ended, and was started again in time.
+    town.hang_up("k1");
+    town.expire("k1");
+    town.live(secs(5), &[]);
+    assert_eq!(town.data().epoch().0, 1);
+    town.register("k1");
+    let (uid, db) = (town.data().cluster.uid.clone(), town.db_of("k1"));
+    town.info("k1", |info| {
+        info.cluster_uid = Some(uid);
+        info.data = Some(stolon::model::registration::DataDir { system_id: super::town::SYSTEM, db: Some(db) });
+        info.promised = stolon::model::Epoch(1);
+    });
+    town.report("k1", |report| report.postgres.state = PostgresState::Stopped);
+    town.tick();
+    assert_eq!((town.primary().as_str(), town.data().epoch().0), ("k1", 2), "{:?}", town.last.reasons);
+}
+
+#[test]
+fn an_old_primary_that_stays_away_for_the_fail_interval_is_missed_like_after_a_failover() {
+    let mut town = stopped();
+    town.recruit("k2", 2, 1, 1009);
+    town.recruit("k3", 2, 1, 1008);
+    town.hang_up("k1");
+    town.expire("k1");
+    town.live(secs(19), &[]);
+    assert_eq!(town.primary(), "k1");
+    assert!(town.last.revisit.is_some());
+    town.live(secs(2), &[]);
+    assert_eq!(town.primary(), "k2");
+}
+
+#[test]
+fn a_primary_that_loses_its_key_before_it_stopped_is_not_waited_for() {
+    let mut town = Town::running(2, 1);
+    town.report("k1", |report| report.leaving = true);
+    town.step();
+    town.fence("p1", 1);
+    town.live(ms(300), &[]);
+    assert_eq!(town.stage(), Some(Stage::Fence));
+    town.hang_up("k1");
+    town.expire("k1");
+    town.step();
+    assert_eq!(town.stage(), Some(Stage::Recruit));
+    town.recruit("k2", 2, 1, 1009);
+    town.tick();
+    assert_eq!(town.primary(), "k2");
+}

@@ -35,7 +35,7 @@ const TTL: Duration = Duration::from_secs(5);
 /// Idle cost against the age of positions; WAL that flows is seen twice within the interval of suspicion (R15).
 const SAMPLE: Duration = Duration::from_millis(250);
 /// How long a primary that is asked to end waits for its successor.
-const HAND_OVER: Duration = Duration::from_secs(15);
+const HAND_OVER: Duration = Duration::from_secs(5);
 /// For giving the registration back at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(2);

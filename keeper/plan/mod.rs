@@ -7,6 +7,8 @@ mod interrupt;
 mod leave;
 mod primary;
 mod standby;
+#[cfg(test)]
+mod tests;
 
 pub use branch::{Fit, fit};
 pub use interrupt::interrupts;

@@ -5,6 +5,8 @@ use stolon::model::{
     view::{Assignment, InitMode, KeeperView, Upstream},
 };
 
+use crate::journal::Branch;
+
 use super::{Crash, Data, Fit, Method, Plan, Process, Situation, Step, fit};
 
 pub fn plan(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream: &Upstream) -> Plan {
@@ -26,7 +28,9 @@ pub fn plan(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream:
 
 /// Where the directory stands against the upstream decides: follow, rewind or copy anew.
 fn on_data(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream: &Upstream, ready: &ReadyKey) -> Plan {
-    match fit(s.journal.branch, s.position, &view.lineage, ready) {
+    // A promotion that was begun here, with an unknown outcome, is nobody's lineage.
+    let half = s.journal.half_promoted().then_some(Branch { epoch: s.journal.primary_epoch, timeline: 0 });
+    match fit(half.or(s.journal.branch), s.position, &view.lineage, ready) {
         Fit::Follows => follow(s, assignment, upstream),
         Fit::Ahead => copy(
             s,

@@ -10,6 +10,8 @@ use super::{children::Children, folder::Folder, interrupt::Interrupt, plan::Kind
 
 /// For the keepers, each of which stops a PostgreSQL.
 const KEEPERS: Duration = Duration::from_secs(15);
+/// All keepers end: there is nobody to hand over to.
+const HAND_OVER: Duration = Duration::from_millis(500);
 /// For those that have nothing to put in order.
 const OTHERS: Duration = Duration::from_secs(4);
 /// After SIGKILL.
@@ -30,14 +32,21 @@ pub async fn all(children: &mut Children, folder: &Folder, interrupt: &mut Inter
 }
 
 async fn in_order(children: &mut Children) {
-    // etcd and a leader still there, keepers can leave in good order.
+    // While etcd and a leader are there, keepers can leave in good order.
     children.signal(&[Kind::Keeper], Signal::TERM);
+    if timeout(HAND_OVER, children.gone(&[Kind::Keeper])).await.is_err() {
+        // The primary's waits for a successor; a second signal says that there won't be one.
+        children.signal(&[Kind::Keeper], Signal::TERM);
+    }
     if timeout(KEEPERS, children.gone(&[Kind::Keeper])).await.is_err() {
         println!("killing keepers that did not stop within {} s", KEEPERS.as_secs());
         children.signal(&[Kind::Keeper], Signal::KILL);
     }
-    children.signal(&ALL, Signal::TERM);
-    let _ = timeout(OTHERS, children.gone(&ALL)).await;
+    // etcd last: the others take their registrations back.
+    for kinds in [&[Kind::Sentinel, Kind::Proxy][..], &[Kind::Etcd]] {
+        children.signal(kinds, Signal::TERM);
+        let _ = timeout(OTHERS, children.gone(kinds)).await;
+    }
 }
 
 /// Kills what PostgreSQL still runs in the folder, also what starts meanwhile.

@@ -9,7 +9,7 @@ use super::shape::{Cluster, Fencing, Keeper, Position, Primary, Proxy, Sentinel,
 
 pub fn base(name: &ClusterName, mirror: &Mirror) -> Status {
     let data = mirror.data().map(|(data, _)| &**data);
-    let mut cluster = data.map(head).unwrap_or_default();
+    let mut cluster = data.map_or_else(|| by_keys(mirror), head);
     cluster.name = name.to_string();
     cluster.revision = mirror.cluster.as_ref().map(|stored| stored.revision.0);
     cluster.available = data.is_some_and(|data| serves(mirror, data));
@@ -105,6 +105,24 @@ fn head(data: &ClusterData) -> Cluster {
             },
             planned: mark.planned,
             reason: mark.reason.clone(),
+        }),
+        ..Cluster::default()
+    }
+}
+
+/// Without cluster data that can be read: who holds the authority.
+fn by_keys(mirror: &Mirror) -> Cluster {
+    let Some(held) = mirror.primary.as_ref().map(|held| &held.value) else { return Cluster::default() };
+    let ready = mirror.ready.as_ref().map(|held| &held.value).filter(|ready| ready.epoch == held.epoch);
+    Cluster {
+        master_keeper_uid: Some(held.keeper.to_string()),
+        master_db_uid: Some(held.db.to_string()),
+        epoch: Some(held.epoch.0),
+        primary: Some(Primary {
+            keeper: held.keeper.to_string(),
+            db: held.db.to_string(),
+            address: ready.map(|ready| format!("{}:{}", ready.address, ready.port)),
+            ..Primary::default()
         }),
         ..Cluster::default()
     }

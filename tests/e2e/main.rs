@@ -17,5 +17,6 @@ mod matrix;
 mod members;
 mod playground;
 mod rejoin;
+mod store;
 mod trace;
 mod transcript;

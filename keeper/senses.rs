@@ -157,7 +157,7 @@ pub async fn deadline(shared: Shared) -> Result<(), String> {
 /// R3: only a linearizable read gives authority.
 pub async fn authority(shared: Shared, store: Store) -> Result<(), String> {
     loop {
-        while let Some(lease) = shared.look(|state, now| wanted(state, now)) {
+        while let Some(lease) = shared.look(wanted) {
             match store.read().await {
                 Ok(mirror) => shared.change(|state, _| {
                     // A lease that was renewed meanwhile is the same one; another one proves nothing.

@@ -47,7 +47,7 @@ impl Shared {
     /// The source of heartbeats; changes that others wait for are sent at once from now on.
     pub fn reports(&self) -> Reports<KeeperReport> {
         let shared = self.clone();
-        let (reports, urge) = Reports::new(move || shared.look(|state, now| report::heartbeat(state, now)));
+        let (reports, urge) = Reports::new(move || shared.look(report::heartbeat));
         *self.0.urge.lock().unwrap_or_else(PoisonError::into_inner) = Some(urge);
         reports
     }

@@ -10,7 +10,7 @@ use stolon::model::{
 use super::{Done, Hands, StepError, is_copy};
 use crate::{
     journal::{Branch, DbState},
-    pg::{ConfRole, Control, Server},
+    pg::{ConfRole, Control, PgError, Server},
     plan::{Data, Fit, Method, fit},
 };
 
@@ -46,6 +46,7 @@ impl Hands {
 
     async fn make(&self, assignment: &Assignment, server: &Server, ready: &ReadyKey, method: Method) -> Done {
         let data = self.shared.look(|state, _| state.data);
+        self.refuse_foreign(server).await?;
         if method == Method::KeepIfPossible && matches!(data, Data::Primary | Data::Standby) {
             match self.keep(assignment, server, ready).await {
                 Ok(true) => return Ok(()),
@@ -62,15 +63,26 @@ impl Hands {
         Ok(())
     }
 
+    /// Data of another database are nobody's to replace.
+    async fn refuse_foreign(&self, server: &Server) -> Done {
+        if !self.instance.is_initialized() {
+            return Ok(());
+        }
+        let (ours, theirs) = (self.instance.control().await?.system_id, self.instance.ask(server).await?.system_id);
+        if ours == theirs {
+            return Ok(());
+        }
+        let dir = self.instance.data_dir();
+        Err(StepError::Postgres(PgError::Refused(format!(
+            "{} holds another database (system identifier {ours}, the primary's is {theirs}): move it away, or give the \
+             keeper another data directory",
+            dir.display()
+        ))))
+    }
+
     /// True when the present data can go on as a standby of this primary.
     async fn keep(&self, assignment: &Assignment, server: &Server, ready: &ReadyKey) -> Result<bool, StepError> {
         let control = self.instance.control().await?;
-        let theirs = self.instance.ask(server).await?;
-        if control.system_id != theirs.system_id {
-            let (ours, theirs) = (control.system_id, theirs.system_id);
-            let dir = self.instance.data_dir();
-            return Err(StepError::NotNow(format!("{}: system id {ours}, the primary's is {theirs}", dir.display())));
-        }
         let lineage = self.view()?.lineage;
         let (branch, data) = self.shared.look(|state, _| {
             let timeline = control.known_position().timeline;

@@ -17,11 +17,13 @@ use tokio::{
 use crate::{
     decide::Action,
     election::{Election, Leadership},
-    hub::{Hub, WITNESS},
+    hub::Hub,
 };
 
-/// The own knocks and dials end before a round of witnesses does.
+/// The own knocks and dials end before a round of witnesses does (`hub::WITNESS`).
 const DEADLINE: Duration = Duration::from_millis(450);
+/// At once; a keeper has two or three at most. What is not started is asked for again by the next decision.
+const MOST: usize = 64;
 /// After a call to etcd that came to nothing.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,12 +45,15 @@ impl Errands {
 
     /// Starts what an action asks for; commits and resignations are the loop's own business.
     pub fn start(&mut self, action: &Action, leadership: &Leadership) {
+        if self.running.len() >= MOST {
+            return;
+        }
         match action {
             Action::AskWitnesses { target, host, port } => {
-                tracing::info!(keeper = %target, "asking everybody whether its PostgreSQL answers");
+                tracing::debug!(keeper = %target, "asking everybody whether its PostgreSQL answers");
                 let asked = self.hub.lock().ask(target, host, *port);
                 let (target, host, port) = (target.clone(), host.clone(), *port);
-                self.probe(async move { knock(&host, port, DEADLINE.min(WITNESS)).await }, move |hub, result| {
+                self.probe(async move { knock(&host, port, DEADLINE).await }, move |hub, result| {
                     hub.own_witness(&target, asked, result);
                 });
             }

@@ -4,6 +4,10 @@
 
 mod errands;
 mod story;
+#[cfg(test)]
+mod story_tests;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod txn;
 
@@ -17,6 +21,7 @@ use stolon::{
 use tokio::time::timeout;
 
 use crate::{
+    admin::problems,
     election::{Election, Leadership},
     hub::Hub,
     mood::Mood,
@@ -108,7 +113,7 @@ impl Leader {
         Some(again.map_or(leadership.deadline(), |again| again.min(leadership.deadline())))
     }
 
-    /// Views follow what is stored, whoever stored it.
+    /// Views follow what is stored, whoever stored it, as long as it makes sense.
     fn hand_on(&self, mirror: &Arc<Mirror>) {
         {
             let mut state = self.hub.lock();
@@ -116,7 +121,10 @@ impl Leader {
             state.current.take_if(|(_, known)| gone && *known <= mirror.revision);
             state.mirror = Some(mirror.clone());
         }
-        if let Some((data, revision)) = mirror.data() {
+        let Some((data, revision)) = mirror.data() else { return };
+        let known = self.hub.lock().current.as_ref().map(|(_, known)| *known);
+        // What nothing can be decided from helps nobody else either.
+        if known.is_none_or(|known| known < revision) && problems::unusable(mirror).is_none() {
             self.hub.push(data, revision, story::context(mirror));
         }
     }

@@ -164,7 +164,7 @@ impl Line {
 
     pub fn works(&self) {
         let mut health = self.lock();
-        if !health.works {
+        if !health.works && self.refusal.get().is_none() {
             tracing::info!(after_s = clock::now().since(health.since).as_secs(), "etcd answers again");
             *health = Health { works: true, error: String::new(), since: clock::now() };
         }

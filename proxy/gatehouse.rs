@@ -133,6 +133,15 @@ impl Gatehouse {
         }
     }
 
+    /// Tells the gate something, and counts who was inside just before: those that it may have cut.
+    pub fn tell_counting(&self, event: impl FnOnce(&mut Gate, Moment)) -> u64 {
+        self.tell(|gate, now| {
+            let inside = gate.connections();
+            event(gate, now);
+            inside
+        })
+    }
+
     /// Cuts everything, for good.
     pub fn end(&self) {
         self.change(|state, now| {

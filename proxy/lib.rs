@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod control;
 pub mod copy;
 pub mod gate;
 pub mod gatehouse;
@@ -10,6 +11,10 @@ pub mod listener;
 #[cfg(test)]
 mod load;
 pub mod pass;
+pub mod record;
+pub mod run;
+pub mod service;
 pub mod socket;
+pub mod story;
 #[cfg(test)]
 mod tests;

@@ -92,7 +92,8 @@ impl Facts {
                 keeper: held.value.keeper.clone(),
                 epoch: held.value.epoch,
                 lease: held.lease,
-                address: held.value.address.clone(),
+                // Dialled as it is; an IPv6 address has no brackets there.
+                address: held.value.address.trim_matches(['[', ']']).to_owned(),
                 port: held.value.port,
                 traceparent: held.value.traceparent.clone(),
             }),

@@ -59,6 +59,8 @@ pub struct Gate {
     lease: Option<Lease>,
     facts: Option<Facts>,
     heard: Option<Heard>,
+    /// Why what answers is not the store that was known, for good.
+    refused: Option<String>,
     /// Highest epoch of cluster data read from etcd, and whether it followed another one before our eyes.
     seen: Epoch,
     began: bool,
@@ -78,6 +80,7 @@ impl Default for Gate {
             lease: None,
             facts: None,
             heard: None,
+            refused: None,
             seen: Epoch::NONE,
             began: false,
             fenced: Epoch::NONE,
@@ -117,6 +120,12 @@ impl Gate {
     /// A view by a sentinel's stream. It may end an epoch before etcd's watch tells, and nothing else.
     pub fn heard(&mut self, heard: Heard, now: Moment) {
         self.heard = Some(heard);
+        self.settle(now);
+    }
+
+    /// The store holds less than was seen, or is another one: it vouches for nothing any more (R5). For good.
+    pub fn refuse(&mut self, why: String, now: Moment) {
+        self.refused = Some(why);
         self.settle(now);
     }
 
@@ -222,7 +231,7 @@ impl Gate {
 
     fn revoke(&mut self, now: Moment) {
         let Some(grant) = &self.grant else { return };
-        let held = route::standing(self.lease.as_ref(), self.facts.as_ref(), now).is_ok();
+        let held = self.standing(now).is_ok();
         let went_back = match self.facts.as_ref().map(|facts| &facts.cluster) {
             Some(Cluster::Known { epoch, uid, .. }) => *epoch < self.seen || *uid != grant.route.cluster,
             _ => false,
@@ -232,8 +241,15 @@ impl Gate {
         }
     }
 
+    fn standing(&self, now: Moment) -> Result<&Facts, Closed> {
+        match &self.refused {
+            Some(why) => Err(Closed::Refused(why.clone())),
+            None => route::standing(self.lease.as_ref(), self.facts.as_ref(), now),
+        }
+    }
+
     fn judge(&self, now: Moment) -> Result<Route, Closed> {
-        let facts = route::standing(self.lease.as_ref(), self.facts.as_ref(), now)?;
+        let facts = self.standing(now)?;
         let route = route::judge(facts, self.seen, self.fenced)?;
         let same = self.grant.as_ref().filter(|grant| grant.route == route).map(|grant| grant.serial);
         match self.ledger.others(same) {

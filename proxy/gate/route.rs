@@ -27,6 +27,8 @@ impl Route {
 /// Why new connections find no way, in one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
+    /// What answers is not the store that was known (R5).
+    Refused(String),
     NotRegistered,
     /// Past the own registration's deadline (R3).
     Expired,
@@ -59,6 +61,7 @@ pub enum Closed {
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Closed::Refused(why) => f.write_str(why),
             Closed::NotRegistered => f.write_str("this proxy is not registered in etcd"),
             Closed::Expired => f.write_str("this proxy's registration has run out: etcd has not answered in time"),
             Closed::NothingRead => f.write_str("nothing has been read from etcd yet"),

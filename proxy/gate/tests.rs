@@ -379,3 +379,16 @@ fn an_older_snapshot_is_ignored() {
     gate.read(serving(21, 3), at(2));
     assert_eq!(gate.grant().unwrap().route.epoch, Epoch(4));
 }
+
+#[test]
+fn a_store_that_is_not_the_known_one_ends_all_for_good() {
+    let mut gate = routing();
+    let leased = inside(&mut gate);
+    let why = "another etcd cluster answers".to_owned();
+    gate.refuse(why.clone(), at(2));
+    assert!(gate.grant().is_none() && gate.enter(at(2)).is_none());
+    gate.leave(leased, at(2));
+    gate.registered(lease(9000, 10), at(3));
+    gate.read(serving(30, 4), at(3));
+    assert_eq!((gate.grant(), gate.closed()), (None, Some(&Closed::Refused(why))));
+}

@@ -73,6 +73,10 @@ impl Election {
         leadership(now, mirror, self.lease.borrow().as_ref(), &self.uid)
     }
 
+    pub fn uid(&self) -> &SentinelUid {
+        &self.uid
+    }
+
     /// Lets another lead.
     pub fn resign(&self) {
         self.abstains.send_replace(Some(clock::now() + ABSTAIN));

@@ -25,6 +25,9 @@ impl Leader {
         let trouble = crate::admin::problems::unusable(mirror);
         let stuck = trouble.is_some();
         let reason = trouble.unwrap_or_else(|| match mirror.leader() {
+            Some(leader) if &leader.uid == self.election.uid() => {
+                "this sentinel does not lead any more: its lease was not renewed in time, or it resigned".to_owned()
+            }
             Some(leader) => format!("sentinel {} leads", leader.uid),
             None => "no sentinel leads".to_owned(),
         });

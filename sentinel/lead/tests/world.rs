@@ -1,5 +1,4 @@
-//! The loop over a real etcd (which must be in PATH) and real streams, with keepers that only pretend to have a
-//! PostgreSQL: from nothing to a primary, and from a dead primary to the next one; by another sentinel, too.
+//! A real etcd, sentinels in this process, and keepers that only pretend to have a PostgreSQL.
 
 use std::{
     path::PathBuf,
@@ -10,14 +9,14 @@ use std::{
 
 use stolon::{
     model::{
-        ClusterName, Epoch, KeeperUid, LeaseId, Lsn, Revision, WalPosition,
+        ClusterName, Epoch, KeeperUid, LeaseId, Lsn, WalPosition,
         cluster::Stage,
         registration::{KeeperInfo, Recruit},
         report::{AuthorityReport, KeeperReport, PostgresReport, PostgresState},
         view::{KeeperView, Role},
     },
     rpc::{Dialer, FromSentinel, KeeperTalk, Reports, Streams, TlsArgs, Urge},
-    store::{Begin, Mirror, Registration, Store, Txn},
+    store::{Begin, Registration, Store, Txn},
     task::{Shutdown, Tasks},
     wire::Identity,
 };
@@ -28,10 +27,8 @@ use crate::{
     run::{new_uid, run},
 };
 
-const BOUND: Duration = Duration::from_secs(30);
-
 /// An etcd of its own, gone with its folder when dropped.
-struct Etcd {
+pub struct Etcd {
     process: Child,
     folder: PathBuf,
     url: String,
@@ -44,7 +41,7 @@ fn free_port() -> u16 {
 }
 
 impl Etcd {
-    fn start() -> Etcd {
+    pub fn start() -> Etcd {
         let folder =
             std::env::temp_dir().join(format!("sentinel-{}-{:08x}", std::process::id(), rand::random::<u32>()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -57,17 +54,17 @@ impl Etcd {
         Etcd { process: command.spawn().expect("etcd is in PATH"), folder, url }
     }
 
-    fn cli(&self) -> Cli {
+    pub fn cli(&self) -> Cli {
         let flags = ["x", "--cluster-name", "c", "--port", "0", "--store-endpoints", &self.url];
         stolon::cli::try_parse("STSENTINELTEST", flags).unwrap()
     }
 
-    fn store(&self) -> Store {
+    pub fn store(&self) -> Store {
         Store::new(&self.cli().store).unwrap()
     }
 
     /// A sentinel that ends in good order at the shutdown.
-    fn sentinel(&self, tasks: &mut Tasks) -> Shutdown {
+    pub fn sentinel(&self, tasks: &mut Tasks) -> Shutdown {
         let shutdown = Shutdown::new();
         tasks.spawn("sentinel", run(self.cli(), new_uid(), shutdown.clone()));
         shutdown
@@ -90,13 +87,13 @@ struct Memory {
     dead: bool,
 }
 
-struct Fake {
+pub struct Fake {
     memory: Arc<Mutex<Memory>>,
     urge: Urge,
 }
 
 impl Fake {
-    fn start(etcd: &Etcd, uid: &str, tasks: &mut Tasks) -> Fake {
+    pub fn start(etcd: &Etcd, uid: &str, tasks: &mut Tasks) -> Fake {
         let uid = KeeperUid::parse(uid).unwrap();
         let (store, memory, shutdown) = (etcd.store(), Arc::new(Mutex::new(Memory::default())), Shutdown::new());
         let key = store.keys().keeper(&uid);
@@ -117,7 +114,7 @@ impl Fake {
         Fake { memory, urge }
     }
 
-    fn die(&self) {
+    pub fn die(&self) {
         self.memory.lock().unwrap().dead = true;
         self.urge.now(String::new());
     }
@@ -196,74 +193,4 @@ fn report(memory: &mut Memory, uid: &KeeperUid) -> KeeperReport {
         },
         ..KeeperReport::default()
     }
-}
-
-/// Waits until the mirror is as wanted.
-async fn until(store: &Store, what: &str, wanted: impl Fn(&Mirror) -> bool) -> Arc<Mirror> {
-    let mut mirror = store.mirror();
-    let there = mirror.wait_for(|mirror| mirror.as_ref().is_some_and(|mirror| wanted(mirror)));
-    match tokio::time::timeout(BOUND, there).await {
-        Ok(found) => found.unwrap().clone().unwrap(),
-        Err(_) => panic!("never came true: {what}: {:#?}", store.mirror().borrow()),
-    }
-}
-
-fn serves(mirror: &Mirror, keeper: &str, epoch: u64) -> bool {
-    let held = mirror.primary.as_ref().zip(mirror.ready.as_ref());
-    held.is_some_and(|(held, ready)| {
-        held.value.keeper.as_str() == keeper && held.value.epoch == Epoch(epoch) && ready.value.epoch == Epoch(epoch)
-    })
-}
-
-/// Two pretended keepers, the first one primary, the second one following it.
-async fn cluster(etcd: &Etcd, tasks: &mut Tasks) -> (Store, Fake, Fake) {
-    let store = etcd.store();
-    tasks.spawn("watch", store.clone().watch(Shutdown::new()));
-    let first = Fake::start(etcd, "k1", tasks);
-    until(&store, "k1 serves", |mirror| serves(mirror, "k1", 1)).await;
-    let second = Fake::start(etcd, "k2", tasks);
-    let standing = |mirror: &Mirror| {
-        mirror.data().is_some_and(|(data, _)| data.dbs.len() == 2 && data.dbs.values().all(|db| db.status.healthy))
-    };
-    until(&store, "k2 follows", standing).await;
-    (store, first, second)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_forms_and_its_dead_primary_is_replaced() {
-    let (etcd, mut tasks) = (Etcd::start(), Tasks::new());
-    let sentinel = etcd.sentinel(&mut tasks);
-    let (store, first, _second) = cluster(&etcd, &mut tasks).await;
-    first.die();
-    let mirror = until(&store, "k2 serves", |mirror| serves(mirror, "k2", 2)).await;
-    let (data, _) = mirror.data().unwrap();
-    let lease = mirror.keepers[&KeeperUid::parse("k2").unwrap()].lease;
-    assert_eq!(mirror.primary.as_ref().map(|held| held.lease), Some(lease), "on the winner's lease");
-    assert_eq!(mirror.highest_epoch.map(|(epoch, _)| epoch), Some(Epoch(2)));
-    assert!(data.fencing().is_none() && !data.change_time.is_empty());
-    // Nothing is written once all is done.
-    let calm = |mirror: &Mirror| mirror.data().is_some_and(|(data, _)| data.dbs.values().all(|db| db.status.healthy));
-    until(&store, "the old primary follows", calm).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let revision = |store: &Store| store.mirror().borrow().as_ref().map_or(Revision(0), |mirror| mirror.revision);
-    let before = revision(&store);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(revision(&store), before);
-    // The end in good order takes the registration and the key of the election away.
-    sentinel.trigger();
-    until(&store, "nobody leads", |mirror| mirror.candidates.is_empty() && mirror.sentinels.is_empty()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_sentinel_takes_over_and_finishes_what_it_finds() {
-    let (etcd, mut tasks) = (Etcd::start(), Tasks::new());
-    let sentinel = etcd.sentinel(&mut tasks);
-    let (store, first, _second) = cluster(&etcd, &mut tasks).await;
-    let leader = until(&store, "a leader", |mirror| mirror.leader().is_some()).await.leader().unwrap().uid.clone();
-    let _other = etcd.sentinel(&mut tasks);
-    until(&store, "two candidates", |mirror| mirror.candidates.len() == 2).await;
-    sentinel.trigger();
-    first.die();
-    until(&store, "the other leads", |mirror| mirror.leader().is_some_and(|now| now.uid != leader)).await;
-    until(&store, "k2 serves", |mirror| serves(mirror, "k2", 2)).await;
 }

@@ -53,7 +53,11 @@ impl Control {
                 () = timer.until_some(deadline) => self.house.tell_counting(|gate, now| gate.tick(now)),
                 Ok(()) = mirror.changed() => {
                     let mirror = mirror.borrow_and_update().clone();
-                    mirror.map_or(0, |mirror| self.read(&mirror, &mut read))
+                    match (self.store.refusal(), mirror) {
+                        (Some(why), _) => self.house.tell_counting(|gate, now| gate.refuse(why, now)),
+                        (None, Some(mirror)) => self.read(&mirror, &mut read),
+                        (None, None) => 0,
+                    }
                 }
                 Ok(()) = lease.changed() => {
                     let lease = lease.borrow_and_update().clone();

@@ -145,6 +145,6 @@ mod tests {
         assert!(stored.data.is_err() && stored.revision == Revision(4));
         assert!(mirror.data().is_none() && mirror.malformed.is_empty());
         mirror.put(&keys(), entry("keepers/info/k0", "nonsense", 5));
-        assert!(mirror.keepers.get(&KeeperUid::parse("k0").unwrap()).is_none() && mirror.malformed.len() == 1);
+        assert!(!mirror.keepers.contains_key(&KeeperUid::parse("k0").unwrap()) && mirror.malformed.len() == 1);
     }
 }

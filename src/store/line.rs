@@ -191,6 +191,11 @@ impl Line {
         StoreError::Refused(problem)
     }
 
+    /// Why the store is not used any more; none while it is.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.get().map(String::as_str)
+    }
+
     pub fn endpoints(&self) -> u32 {
         u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX)
     }

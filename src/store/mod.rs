@@ -56,6 +56,12 @@ impl Store {
         self.0.mirror.subscribe()
     }
 
+    /// Why what answers is not believed any more, in one line: it is another store than was known, or an older copy of it
+    /// (R5). For good. Whoever waits for the mirror to change is woken by it.
+    pub fn refusal(&self) -> Option<String> {
+        self.0.line.refusal().map(str::to_owned)
+    }
+
     /// Keeps the mirror up to date until the shutdown. One task of each daemon.
     pub async fn watch(self, shutdown: Shutdown) -> Result<(), String> {
         watch::run(&self, shutdown).await;

@@ -171,13 +171,19 @@ impl Registration {
     /// Waits until nobody holds the key.
     async fn vacant(&self, told: &mut bool) {
         let mut mirror = self.0.store.mirror();
+        let key = &self.0.key;
         loop {
             let seen = mirror.borrow_and_update().clone();
-            match seen.map(|mirror| mirror.lease_of(self.0.store.keys(), &self.0.key)) {
-                Some(None) => return,
-                Some(Some(lease)) if !*told => {
+            let held =
+                seen.as_ref().map(|mirror| (mirror.lease_of(self.0.store.keys(), key), mirror.malformed.get(key)));
+            match held {
+                Some((None, None)) => return,
+                Some((_, Some(problem))) if !*told => {
                     *told = true;
-                    let key = &self.0.key;
+                    tracing::error!("{key}: {problem}; somebody else has written it: delete it with etcdctl");
+                }
+                Some((Some(lease), None)) if !*told => {
+                    *told = true;
                     tracing::warn!(
                         "{key} is registered already, on lease {lease}: by another process of the same id, or by a former one whose lease has not ended yet; waiting until it is gone"
                     );

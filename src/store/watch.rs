@@ -81,8 +81,19 @@ async fn open(store: &Store, client: etcd_client::Client, from: Revision) -> Res
     let options = WatchOptions::new().with_prefix().with_start_revision(from.0 + 1);
     let mut watch = client.watch_client().watch(store.keys().base(), Some(options)).await?;
     // The first answer says that it stands.
-    watch.message().await?.ok_or_else(|| Error::WatchError("the watch ended at once".into()))?;
-    Ok(watch)
+    let first = watch.message().await?.ok_or_else(|| Error::WatchError("the watch ended at once".into()))?;
+    match first.header() {
+        // Such a watch would never say anything. A member that lags is told from a store that went back by a reading.
+        Some(header) if header.revision() < from.0 || strange(store, header.cluster_id()) => {
+            Err(Error::WatchError(format!("its revision is {}, {from} was seen", header.revision())))
+        }
+        _ => Ok(watch),
+    }
+}
+
+/// True when this is the id of another etcd cluster than the mirror's.
+fn strange(store: &Store, etcd_cluster: u64) -> bool {
+    store.0.mirror.borrow().as_ref().is_some_and(|mirror| mirror.etcd_cluster != etcd_cluster)
 }
 
 /// The next answer; an idle watch is asked for a sign of life.
@@ -133,11 +144,11 @@ pub(super) fn publish(store: &Store, read: &Arc<Mirror>, seen: Revision) -> Resu
     let known = store.0.mirror.borrow().as_ref().map(|mirror| mirror.etcd_cluster);
     if let Some(known) = known.filter(|known| *known != read.etcd_cluster) {
         let (found, known) = (read.etcd_cluster, known);
-        return Err(store.0.line.refuse(format!("another etcd cluster answers ({found:x}, not {known:x} as before)")));
+        return Err(refuse(store, format!("another etcd cluster answers ({found:x}, not {known:x} as before)")));
     }
     if read.revision < seen {
         let found = read.revision;
-        return Err(store.0.line.refuse(format!("etcd holds revision {found}, and {seen} was seen: it went back")));
+        return Err(refuse(store, format!("etcd holds revision {found}, and {seen} was seen: it went back")));
     }
     store.0.mirror.send_if_modified(|known| {
         let newer = known.as_ref().is_none_or(|mirror| mirror.revision < read.revision);
@@ -147,4 +158,11 @@ pub(super) fn publish(store: &Store, read: &Arc<Mirror>, seen: Revision) -> Resu
         newer
     });
     Ok(())
+}
+
+/// Wakes those who wait for news of the mirror: there will be none.
+fn refuse(store: &Store, problem: String) -> StoreError {
+    let refused = store.0.line.refuse(problem);
+    store.0.mirror.send_modify(|_| {});
+    refused
 }

@@ -42,9 +42,13 @@ pub async fn cluster(plan: &Plan, progress: &Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ok when so many standbys stream from the primary.
+/// Standbys that have all of it. By their names: a pg_basebackup at work streams, too.
+const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
+     AND application_name LIKE 'stolon\\_%' AND replay_lsn = pg_current_wal_lsn()";
+
+/// Ok when so many standbys stream from the primary, and nothing is on its way to them.
 pub async fn streaming(plan: &Plan, standbys: usize) -> anyhow::Result<()> {
-    let count = sql::value(plan, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").await?;
+    let count = sql::value(plan, STREAMING).await?;
     if count.parse() == Ok(standbys) { Ok(()) } else { bail!("{count} of {standbys} standbys stream") }
 }
 

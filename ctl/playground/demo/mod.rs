@@ -35,15 +35,15 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     )
     .await
     .context("the demonstration's table")?;
-    tokio::select! {
+    let old = tokio::select! {
         failed_over = failover(plan, &record) => failed_over?,
         never = writer::write(plan, &record) => match never {},
-    }
+    };
     let missing = missing(plan, &record.into_inner()).await?;
     let back = until(RETURN, || ready::streaming(plan, usize::from(plan.keepers) - 1)).await;
     match &back {
-        Ok(()) => println!("the old primary is back, and all {} standbys stream", plan.keepers - 1),
-        Err(error) => println!("the old primary is not back as a standby: {error}"),
+        Ok(()) => println!("{old} is back as a standby: all {} standbys stream from the new primary", plan.keepers - 1),
+        Err(error) => println!("{old} is not back as a standby: {error}"),
     }
     println!("\n{}", crate::status::text(&ready::status(plan).await?).trim_end());
     back.context("the old primary did not come back")?;
@@ -53,8 +53,8 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a while, kills, waits until another server acknowledges, writes a while.
-async fn failover(plan: &Plan, record: &RefCell<Record>) -> anyhow::Result<()> {
+/// Writes a while, kills, waits until another server acknowledges, writes a while. Gives the keeper of the old primary.
+async fn failover(plan: &Plan, record: &RefCell<Record>) -> anyhow::Result<String> {
     sleep(WRITING).await;
     let before = record.borrow().acknowledged();
     if before == 0 {
@@ -68,13 +68,16 @@ async fn failover(plan: &Plan, record: &RefCell<Record>) -> anyhow::Result<()> {
     println!("kill -9 {}   # the postmaster of {}", victim.pid.as_raw_nonzero(), victim.keeper);
     record.borrow_mut().killed_now();
     victim.kill();
-    let moved = || async { record.borrow().moved(victim.port).ok_or_else(|| anyhow!(record.borrow().last_error())) };
-    let port = until(FAILOVER, moved).await.context("no other server has acknowledged a row")?;
+    let next = || async { record.borrow().next_server().ok_or_else(|| anyhow!(record.borrow().last_error())) };
+    let port = until(FAILOVER, next).await.context("no row was acknowledged after the kill")?;
+    if port == victim.port {
+        bail!("{} was started again in place: no standby was ready to take over", victim.keeper);
+    }
     let heir = Victim::find(plan).await?;
     println!("{} (port {port}) acknowledges rows, as primary of epoch {}", heir.keeper, heir.epoch);
     sleep(WRITING).await;
     println!("gap: {} ms without an acknowledged row", record.borrow().gap().as_millis());
-    Ok(())
+    Ok(victim.keeper)
 }
 
 /// Compares what was acknowledged with what is there; the number of rows that are gone.

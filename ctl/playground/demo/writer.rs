@@ -26,6 +26,8 @@ pub struct Record {
 struct Ack {
     id: u64,
     at: Instant,
+    /// When its connection was made.
+    connected: Instant,
     /// Port of the server that acknowledged.
     port: u16,
 }
@@ -43,9 +45,10 @@ impl Record {
         self.killed = Some(Instant::now());
     }
 
-    /// Port of the server that acknowledged last, when it is another than `old`.
-    pub fn moved(&self, old: u16) -> Option<u16> {
-        self.acks.last().map(|ack| ack.port).filter(|port| *port != old)
+    /// Port of the server that acknowledged on the first connection made after the kill.
+    pub fn next_server(&self) -> Option<u16> {
+        let killed = self.killed?;
+        self.acks.iter().find(|ack| ack.connected >= killed).map(|ack| ack.port)
     }
 
     /// The longest time between two acknowledgements, of which the later came after the kill.
@@ -75,6 +78,7 @@ pub async fn write(plan: &Plan, record: &RefCell<Record>) -> Infallible {
 
 /// Writes on one connection until it fails.
 async fn rows(session: &Session, record: &RefCell<Record>) -> anyhow::Error {
+    let connected = Instant::now();
     loop {
         let id = {
             let mut record = record.borrow_mut();
@@ -84,7 +88,7 @@ async fn rows(session: &Session, record: &RefCell<Record>) -> anyhow::Error {
         let sql = format!("INSERT INTO demo (id) VALUES ({id}) RETURNING inet_server_port()");
         match session.value(&sql).await {
             Ok(port) => {
-                let ack = Ack { id, at: Instant::now(), port: port.parse().unwrap_or(0) };
+                let ack = Ack { id, at: Instant::now(), connected, port: port.parse().unwrap_or(0) };
                 record.borrow_mut().acks.push(ack);
             }
             Err(error) => return error,
@@ -101,11 +105,12 @@ mod tests {
     fn the_gap_is_counted_from_the_last_row_before_the_kill() {
         let zero = Instant::now();
         let at = |ms| zero + Duration::from_millis(ms);
-        let ack = |id, ms, port| Ack { id, at: at(ms), port };
-        let acks = vec![ack(1, 0, 1), ack(2, 500, 1), ack(3, 510, 1), ack(5, 700, 2), ack(6, 705, 2)];
+        let ack = |id, ms, connected, port| Ack { id, at: at(ms), connected: at(connected), port };
+        let acks =
+            vec![ack(1, 0, 0, 1), ack(2, 500, 0, 1), ack(3, 520, 0, 1), ack(5, 710, 600, 2), ack(6, 715, 600, 2)];
         let record = Record { acks, killed: Some(at(515)), ..Record::default() };
         assert_eq!(record.gap(), Duration::from_millis(190));
-        assert_eq!((record.moved(1), record.moved(2)), (Some(2), None));
+        assert_eq!(record.next_server(), Some(2), "the old server's last word doesn't count");
         assert_eq!(record.missing(&[1, 2, 5, 6].into()), [3]);
     }
 }

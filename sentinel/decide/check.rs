@@ -1,13 +1,8 @@
 //! The last look at each commit before it is made, independent of the reasoning that led to it: what must hold of any
 //! cluster data, and of any step from one to the next. A refusal here is a defect elsewhere.
 
-use std::collections::BTreeSet;
-
 use stolon::{
-    model::{
-        ClusterData, Epoch,
-        cluster::{DbRole, Phase},
-    },
+    model::{ClusterData, Epoch, cluster::Phase},
     store::Mirror,
 };
 
@@ -16,7 +11,7 @@ use crate::observe::Observations;
 
 /// What must hold of cluster data whoever wrote them.
 pub fn sound(data: &ClusterData, mirror: &Mirror) -> Result<(), String> {
-    consistent(data)?;
+    data.consistent()?;
     let highest = mirror.highest_epoch.map_or(Epoch::NONE, |(epoch, _)| epoch);
     if highest > data.epoch() {
         return Err(format!(
@@ -31,52 +26,9 @@ pub fn sound(data: &ClusterData, mirror: &Mirror) -> Result<(), String> {
     Ok(())
 }
 
-fn consistent(data: &ClusterData) -> Result<(), String> {
-    let status = &data.cluster.status;
-    let mut keepers = BTreeSet::new();
-    for (uid, db) in &data.dbs {
-        if uid != &db.uid {
-            return Err(format!("db {uid} calls itself {}", db.uid));
-        }
-        if !data.keepers.contains_key(&db.spec.keeper_uid) {
-            return Err(format!("db {uid} is on keeper {}, which is not among the keepers", db.spec.keeper_uid));
-        }
-        if !keepers.insert(&db.spec.keeper_uid) {
-            return Err(format!("keeper {} has two dbs", db.spec.keeper_uid));
-        }
-        let followed = db.spec.follow_config.as_ref().and_then(|follow| follow.dbuid.as_ref());
-        if let Some(followed) = followed.filter(|followed| !data.dbs.contains_key(*followed) || *followed == uid) {
-            return Err(format!("db {uid} follows db {followed}, which is not there to follow"));
-        }
-        if let Some(follower) = db.spec.followers.iter().find(|follower| !data.dbs.contains_key(*follower)) {
-            return Err(format!("db {uid} has the follower {follower}, which does not exist"));
-        }
-    }
-    if let Some((uid, keeper)) = data.keepers.iter().find(|(uid, keeper)| *uid != &keeper.uid) {
-        return Err(format!("keeper {uid} calls itself {}", keeper.uid));
-    }
-    match &status.master {
-        None if status.phase == Phase::Normal => return Err("the phase is normal, but there is no master".into()),
-        None => {}
-        Some(master) => match data.dbs.get(master) {
-            None => return Err(format!("the master is db {master}, which does not exist")),
-            Some(db) if db.spec.role != DbRole::Master => {
-                return Err(format!("the master is db {master}, whose role is standby"));
-            }
-            Some(_) => {}
-        },
-    }
-    match &status.fencing {
-        Some(mark) if mark.epoch != status.epoch => {
-            Err(format!("epoch {} is marked as ending, the present one is {}", mark.epoch, status.epoch))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The very first commit.
 pub fn first(commit: &Commit, mirror: &Mirror) -> Result<(), String> {
-    consistent(&commit.next)?;
+    commit.next.consistent()?;
     let change = commit.change.as_ref().ok_or("a first commit without a primary")?;
     let empty = mirror.cluster.is_none() && mirror.highest_epoch.is_none() && mirror.primary.is_none();
     if !empty || change.key.epoch != Epoch(1) || commit.next.epoch() != Epoch(1) {
@@ -88,7 +40,7 @@ pub fn first(commit: &Commit, mirror: &Mirror) -> Result<(), String> {
 /// Whether a commit may follow `prev`.
 pub fn allowed(commit: &Commit, prev: &ClusterData, mirror: &Mirror, seen: &Observations) -> Result<(), String> {
     let next = &commit.next;
-    consistent(next)?;
+    next.consistent()?;
     if next.cluster.uid != prev.cluster.uid {
         return Err("the cluster's uid changed".into());
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use super::document::Unreadable;
 use super::{
     ClusterUid, DbUid, Epoch, Generation, KeeperUid, Lsn, ProxyUid,
     spec::{NewConfig, StoredSpec},
@@ -34,40 +35,7 @@ pub struct ClusterData {
     pub extra: Extra,
 }
 
-/// Why a stored document can't be used: one line, for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    #[error("cluster data is not the JSON document of format version 1: {0}")]
-    NotClusterData(String),
-    #[error(
-        "cluster data has format version {0}, this program knows only {FORMAT_VERSION}: use the version that wrote it"
-    )]
-    NewerFormat(u64),
-}
-
 impl ClusterData {
-    /// Reads a stored document. The version is looked at first: a newer one is named as such, not as broken.
-    pub fn parse(bytes: &[u8]) -> Result<ClusterData, Unreadable> {
-        let broken = |error: serde_json::Error| Unreadable::NotClusterData(error.to_string());
-        let value: Value = serde_json::from_slice(bytes).map_err(broken)?;
-        match value.get("formatVersion").and_then(Value::as_u64) {
-            Some(FORMAT_VERSION) => {
-                let spec = value.pointer("/cluster/spec").cloned();
-                let named = |error| match spec.as_ref().and_then(StoredSpec::flaw) {
-                    Some(flaw) => Unreadable::NotClusterData(format!("cluster.spec.{flaw}")),
-                    None => broken(error),
-                };
-                serde_json::from_value(value).map_err(named)
-            }
-            Some(other) => Err(Unreadable::NewerFormat(other)),
-            None => Err(Unreadable::NotClusterData("formatVersion is missing".into())),
-        }
-    }
-
-    pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("cluster data has only text keys")
-    }
-
     /// The db that is (or is becoming) primary, with its keeper.
     pub fn primary(&self) -> Option<(&DbUid, &Db)> {
         self.cluster.status.master.as_ref().and_then(|uid| self.dbs.get_key_value(uid))

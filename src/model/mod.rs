@@ -1,6 +1,7 @@
 //! Values only: no I/O, no clock, no async. Whatever two components agree on has its one definition here.
 
 pub mod cluster;
+mod document;
 pub mod epoch;
 pub mod godur;
 pub mod ids;

@@ -63,6 +63,9 @@ pub struct PostgresArgs {
     /// Port that others reach PostgreSQL at. Default: the listening one.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub pg_advertise_port: Option<u16>,
+    /// Folder of PostgreSQL's Unix socket. Servers that share one need different ports, also in network namespaces.
+    #[arg(long, value_name = "DIR", default_value = "/tmp")]
+    pub pg_unix_socket_dir: PathBuf,
     /// Folder of PostgreSQL's programs. Default: PATH, then the distribution's.
     #[arg(long, value_name = "DIR")]
     pub pg_bin_path: Option<PathBuf>,

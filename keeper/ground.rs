@@ -43,8 +43,8 @@ pub struct Place {
     pub inode: u64,
 }
 
-/// Folder of PostgreSQL's socket, as stolon has it.
-const SOCKETS: &str = "/tmp";
+/// Longest path of a Unix socket (`sun_path`), with its end.
+const SOCKET_PATH: usize = 108;
 
 impl Ground {
     /// Checks all, then makes or takes the data directory.
@@ -56,6 +56,9 @@ impl Ground {
         let advertised = advertised(args)?;
         let binaries = Binaries::find(args.pg_bin_path.as_deref())?;
         let run_as = RunAs::resolve(args.pg_os_user.as_deref())?;
+        sockets(args)?;
+        // Whose directory it is comes before whether it can be used.
+        contradiction(&cli.data_dir, cli.id.as_ref())?;
         let dir = make(&cli.data_dir, run_as.as_ref())?;
         let lock = if cli.disable_data_dir_locking { None } else { Some(lock(&dir)?) };
         let files = Files::new(&dir);
@@ -68,7 +71,7 @@ impl Ground {
             credentials,
             listen_address: args.pg_listen_address.clone(),
             port: args.pg_port,
-            socket_dir: PathBuf::from(SOCKETS),
+            socket_dir: args.pg_unix_socket_dir.clone(),
         })?;
         free_port(&instance, args)?;
         Ok(Ground { uid, instance, files, state, place: place(&dir)?, advertised, open_to_all, _lock: lock })
@@ -122,11 +125,8 @@ fn lock(dir: &Path) -> Result<File, String> {
 /// The keeper's name: what is saved wins, and contradicting it is an error.
 fn name(files: &Files, given: Option<&KeeperUid>, dir: &Path) -> Result<(KeeperUid, KeeperState), String> {
     let mut state = files.keeper_state().map_err(|error| error.to_string())?;
+    contradiction(dir, given)?;
     match (&state.uid, given) {
-        (Some(saved), Some(given)) if saved != given => Err(format!(
-            "--data-dir {} belongs to keeper {saved}, not to --id {given}: give that id, or another directory",
-            dir.display()
-        )),
         (Some(saved), _) => Ok((saved.clone(), state)),
         (None, given) => {
             let uid = match given {
@@ -138,6 +138,29 @@ fn name(files: &Files, given: Option<&KeeperUid>, dir: &Path) -> Result<(KeeperU
             Ok((uid, state))
         }
     }
+}
+
+fn contradiction(dir: &Path, given: Option<&KeeperUid>) -> Result<(), String> {
+    let saved = Files::new(dir).keeper_state().ok().and_then(|state| state.uid);
+    match (saved, given) {
+        (Some(saved), Some(given)) if saved != *given => Err(format!(
+            "--data-dir {} belongs to keeper {saved}, not to --id {given}: give that id, or another directory",
+            dir.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn sockets(args: &PostgresArgs) -> Result<(), String> {
+    let shown = args.pg_unix_socket_dir.display();
+    if !args.pg_unix_socket_dir.is_absolute() || !args.pg_unix_socket_dir.is_dir() {
+        return Err(format!("--pg-unix-socket-dir {shown}: give the full path of an existing folder"));
+    }
+    let socket = args.pg_unix_socket_dir.join(format!(".s.PGSQL.{}", args.pg_port));
+    if socket.as_os_str().len() >= SOCKET_PATH {
+        return Err(format!("--pg-unix-socket-dir {shown}: too long a path for a socket"));
+    }
+    Ok(())
 }
 
 fn place(dir: &Path) -> Result<Place, String> {

@@ -59,7 +59,7 @@ fn offer(state: &mut State, view: KeeperView) {
     let before = state.foreign.clone();
     state.offer(view);
     if !state.foreign.is_empty() && state.foreign != before {
-        tracing::error!("this keeper's data directory is not touched: {}", state.foreign);
+        tracing::error!("{}", state.foreign);
     }
 }
 
@@ -206,7 +206,9 @@ fn take_sample(shared: &Shared, sample: Option<Sample>) {
         let running = state.run.id.is_some();
         let news = sample.is_some() != state.sample.is_some();
         if let Some(sample) = &sample {
-            state.system_id = sample.system_id;
+            if running {
+                state.system_id = sample.system_id;
+            }
             if state.run.phase == Phase::Standby && !sample.in_recovery {
                 tracing::error!("PostgreSQL left recovery without being asked by this keeper");
                 state.run.phase = Phase::Primary;

@@ -65,6 +65,8 @@ pub struct Promotion {
 #[derive(Debug)]
 pub struct State {
     pub me: KeeperUid,
+    /// The keeper's directory, for people.
+    pub directory: String,
     pub keeper: KeeperState,
     pub db: DbState,
     pub journal: Journal,
@@ -105,6 +107,7 @@ impl State {
         State {
             authority: Authority::new(me.clone()),
             me,
+            directory: String::new(),
             keeper,
             db,
             journal,
@@ -156,7 +159,11 @@ impl State {
         }
         match &self.keeper.cluster_uid {
             Some(ours) if *ours != view.cluster_uid && !self.names_our_data(&view) => {
-                self.foreign = format!("it belongs to cluster {ours}, and etcd holds cluster {}", view.cluster_uid);
+                self.foreign = format!(
+                    "data directory {} belongs to cluster {ours}, and etcd holds cluster {}: it is not touched; move it \
+                     away, or give the keeper another --data-dir",
+                    self.directory, view.cluster_uid
+                );
             }
             _ => {
                 self.foreign.clear();

@@ -42,7 +42,8 @@ fn status_cluster_data_and_specification_are_printed_as_they_are() {
         assert_eq!(spec["failInterval"], "7s", "{spec}");
         let all: Value = serde_json::from_str(&ctl(&cluster, &["spec", "--defaults"])).unwrap();
         assert_eq!(all["sleepInterval"], "5s", "{all}");
-        let version = ctl(&cluster, &["version"]);
-        assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+        let mut version = cluster.test.command("stolonctl");
+        let version = complete(cluster.test.folder(), version.arg("version"), Duration::from_secs(10));
+        assert!(version.code == Some(0) && version.out.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
     });
 }

@@ -232,6 +232,7 @@ fn mutual_tls_admits_only_holders_of_the_authoritys_certificates() {
         cluster.sentinels[0].process().kill();
         cluster.sentinels.clear();
         cluster.add_sentinel(&tls_options(&daemon));
+        cluster.leader().await;
         let (old, epoch) = cluster.primary().await;
         let writer = Writer::start(cluster.proxy()).await;
         let server = writer.server();

@@ -53,11 +53,17 @@ impl Hosts<'_> {
         let secret = folder.join("password");
         std::fs::write(&secret, PASSWORD).unwrap();
         let (data, secret) = (self.data_dir(host).display().to_string(), secret.display().to_string());
+        // Hosts of one machine share its file system.
+        let sockets = folder.join(format!("s{host}"));
+        std::fs::create_dir_all(&sockets).unwrap();
+        std::fs::set_permissions(&sockets, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let sockets = sockets.display();
         self.launch(
             host,
             "stolon-keeper",
             &format!(
-                "--id host{host} --data-dir {data} --pg-listen-address {address} --pg-su-username admin \
+                "--id host{host} --data-dir {data} --pg-unix-socket-dir {sockets} --pg-listen-address {address} \
+                 --pg-su-username admin \
                  --pg-su-passwordfile {secret} --pg-repl-username repl --pg-repl-passwordfile {secret}"
             ),
         );

@@ -177,14 +177,22 @@ fn the_mirror_misses_nothing_while_members_freeze_and_die() {
         let mut count = 0;
         for member in 0..3 {
             for freeze in [true, false] {
-                if freeze { etcd.freeze(member) } else { etcd.kill_member(member) }
+                if freeze {
+                    etcd.freeze(member)
+                } else {
+                    etcd.kill_member(member)
+                }
                 for _ in 0..4 {
                     count += 1;
                     registration.set(keeper("k0", &count.to_string()));
                     one.seen("each value", |m| boot(m) == Some(count.to_string().as_str())).await;
                     tokio::time::sleep(Duration::from_millis(300)).await;
                 }
-                if freeze { etcd.thaw(member) } else { etcd.start_member(member) }
+                if freeze {
+                    etcd.thaw(member)
+                } else {
+                    etcd.start_member(member)
+                }
                 eventually("etcd has a leader", WAIT, async || etcd.leader().await).await;
             }
         }
@@ -212,6 +220,8 @@ fn another_etcd_in_the_place_of_the_known_one_is_refused() {
         })
         .await;
         assert!(refused.contains("restart this program"), "{refused}");
-        assert!(one.store.status(None).error.contains("went back") || one.store.status(None).error.contains("another etcd"));
+        assert!(
+            one.store.status(None).error.contains("went back") || one.store.status(None).error.contains("another etcd")
+        );
     });
 }

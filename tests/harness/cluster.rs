@@ -107,8 +107,9 @@ impl Keeper {
         all
     }
 
+    /// The youngest first, which are clients' sessions: what they acknowledged last is already on its way to standbys.
     pub fn signal_all(&self, signal: Signal) {
-        self.processes().into_iter().for_each(|pid| proc::signal(pid, signal));
+        self.processes().into_iter().rev().for_each(|pid| proc::signal(pid, signal));
     }
 
     pub fn kill_postgres(&self) {

@@ -10,8 +10,8 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 const FIRST: u16 = 12_000;
-const BLOCK: u16 = 200;
-const BLOCKS: u16 = 100;
+const BLOCK: u16 = 1000;
+const BLOCKS: u16 = 20;
 
 struct Ports {
     _lock: File,

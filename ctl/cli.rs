@@ -1,4 +1,4 @@
-//! The command line: `stolonctl VERB [FLAGS]`.
+//! The command line: `stolonctl VERB [FLAGS]`; flags may also come first (`order`).
 
 use std::path::PathBuf;
 
@@ -35,7 +35,11 @@ pub enum Verb {
     #[command(after_help = EXIT_CODES)]
     Spec(SpecArgs),
     /// Shows the version of this program.
-    Version,
+    Version {
+        /// Flags of the other verbs, without meaning here.
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        ignored: Vec<std::ffi::OsString>,
+    },
     /// Runs a whole cluster on this machine: etcd, keepers, sentinels and a proxy as child processes, until Ctrl-C.
     #[command(after_help = EXIT_CODES)]
     Playground(PlaygroundArgs),
@@ -139,7 +143,9 @@ mod tests {
         let parse = |line: &str| try_parse::<Cli>("STOLONCTLTEST", line.split(' '));
         let status = parse("stolonctl status --cluster-name c -f json").unwrap();
         assert!(matches!(status.verb, Verb::Status(args) if args.format == Format::Json));
-        assert!(parse("stolonctl clusterdata read --cluster-name c --pretty").is_ok());
+        for good in ["stolonctl clusterdata read --cluster-name c --pretty", "stolonctl version --cluster-name c"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
         for bad in ["stolonctl status", "stolonctl nonsense", "stolonctl playground --exit", "stolonctl"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

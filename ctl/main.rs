@@ -3,6 +3,7 @@
 
 mod cli;
 mod clusterdata;
+mod order;
 mod playground;
 mod spec;
 mod status;
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         eprintln!("error: {}", playground::become_child(command));
         return ExitCode::from(FAILED);
     }
-    match run(stolon::cli::parse::<Cli>("STOLONCTL")) {
+    let args = order::verbs_first(std::env::args_os());
+    match run(stolon::cli::parse_from::<Cli>("STOLONCTL", args)) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough, such as `head`.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
@@ -41,7 +43,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             asking(access, clusterdata::read(access, *pretty))
         }
         Verb::Spec(args) => asking(&args.access, spec::run(&args)),
-        Verb::Version => Ok(store::print(&format!("stolonctl version {}", env!("CARGO_PKG_VERSION")))?),
+        Verb::Version { .. } => Ok(store::print(&format!("stolonctl version {}", env!("CARGO_PKG_VERSION")))?),
         Verb::Playground(args) => runtime()?.block_on(playground::run(args)),
     }
 }

@@ -14,7 +14,15 @@ pub const USAGE: i32 = 2;
 /// Parses this process's command line; every flag is also the environment variable `<prefix>_<FLAG>`. Ends the process
 /// with one line on standard error when it can't be used.
 pub fn parse<T: CommandFactory + FromArgMatches>(prefix: &str) -> T {
-    match try_parse(prefix, std::env::args_os()) {
+    parse_from(prefix, std::env::args_os())
+}
+
+/// The same for a command line that was put in order before; the first argument is the program's name.
+pub fn parse_from<T: CommandFactory + FromArgMatches>(
+    prefix: &str,
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> T {
+    match try_parse(prefix, args) {
         Ok(parsed) => parsed,
         Err(error) => {
             if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

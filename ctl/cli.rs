@@ -40,7 +40,8 @@ pub enum Verb {
         #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
         ignored: Vec<std::ffi::OsString>,
     },
-    /// Runs a whole cluster on this machine: etcd, keepers, sentinels and a proxy as child processes, until Ctrl-C.
+    /// Runs a whole cluster on this machine: etcd, keepers, sentinels and a proxy as child processes, until Ctrl-C. They
+    /// end with it, whatever it ends of; until then, what dies is started again.
     #[command(after_help = EXIT_CODES)]
     Playground(PlaygroundArgs),
 }

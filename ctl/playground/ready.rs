@@ -85,10 +85,7 @@ async fn told<T>(plan: &Plan, progress: &Progress, wait: impl Future<Output = an
         loop {
             sleep(TELL).await;
             let problems = status(plan).await.map_or_else(|error| vec![error.to_string()], |status| status.problems);
-            problems
-                .iter()
-                .filter(|line| !last.contains(*line))
-                .for_each(|line| progress.say(&format!("waiting: {line}")));
+            problems.iter().filter(|line| !last.contains(*line)).for_each(|line| progress.say(line));
             last = problems;
         }
     };

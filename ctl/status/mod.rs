@@ -8,6 +8,8 @@ mod tests;
 mod text;
 mod told;
 
+use std::net::IpAddr;
+
 use anyhow::anyhow;
 use stolon::{model::ClusterName, rpc::Dialer, store::Mirror};
 
@@ -22,12 +24,26 @@ use crate::{
 pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let dialer = Dialer::with_files(&args.access.tls).map_err(|problem| anyhow!(problem))?;
     let mirror = store::read(&args.access.store).await?;
-    let status = gather(&args.access.store.cluster_name, &mirror, &dialer).await;
+    let mut status = gather(&args.access.store.cluster_name, &mirror, &dialer).await;
+    if args.access.tls.grpc_cert_file.is_none() && status.source.sentinel.is_none() && beyond_loopback(&status) {
+        status.problems.push(NEEDS_TLS.into());
+    }
     match args.format {
         Format::Text => store::print(text(&status).trim_end())?,
         Format::Json => store::print(&serde_json::to_string_pretty(&status)?)?,
     }
     Ok(())
+}
+
+const NEEDS_TLS: &str =
+    "sentinels beyond loopback speak mutual TLS only: give --grpc-cert-file, --grpc-key-file and --grpc-ca-file";
+
+fn beyond_loopback(status: &Status) -> bool {
+    let hosts = status.sentinels.iter().filter_map(|sentinel| sentinel.grpc_address.as_deref()?.rsplit_once(':'));
+    hosts.map(|(host, _)| host.trim_matches(['[', ']'])).any(|host| {
+        let loopback = host.parse::<IpAddr>().map_or(host == "localhost", |address| address.is_loopback());
+        !loopback
+    })
 }
 
 /// What etcd tells, and what a sentinel adds.

@@ -5,6 +5,8 @@ pub mod cli;
 pub mod client;
 pub mod control;
 pub mod copy;
+#[cfg(test)]
+mod etcd_tests;
 pub mod gate;
 pub mod gatehouse;
 pub mod listener;

@@ -64,22 +64,14 @@ mod tests {
     use stolon::model::Revision;
 
     use super::*;
+    use crate::tests::document;
 
     fn record() -> Record {
         Record::new(ProxyUid::parse("a1").unwrap(), "127.0.0.1:25432".into(), "127.0.0.1:7000".into())
     }
 
-    fn document(generation: i64, fencing: serde_json::Value) -> (ClusterData, ProxyView) {
-        let mut status = serde_json::json!({"phase": "normal", "epoch": 3});
-        if !fencing.is_null() {
-            status["fencing"] = fencing;
-        }
-        let document = serde_json::json!({
-            "formatVersion": 1,
-            "cluster": {"uid": "c1", "generation": 1, "spec": {"initMode": "new", "proxyTimeout": "7s"}, "status": status},
-            "proxy": {"generation": generation, "changeTime": "", "spec": {}, "status": {}},
-        });
-        let data = ClusterData::parse(document.to_string().as_bytes()).unwrap();
+    fn data(generation: u64, mark: bool) -> (ClusterData, ProxyView) {
+        let data = ClusterData::parse(document(generation, mark).to_string().as_bytes()).unwrap();
         let view = ProxyView::derive(&data, Revision(5)).unwrap();
         (data, view)
     }
@@ -104,11 +96,10 @@ mod tests {
     #[test]
     fn the_cluster_datas_wishes_are_taken_up_once_and_not_under_a_mark() {
         let mut record = record();
-        let mark = serde_json::json!({"epoch": 3, "stage": "fence"});
-        let (data, view) = document(2, mark);
-        assert!(!record.follow(&data, &view), "a failover is in progress: etcd has better things to do");
-        let (data, view) = document(2, serde_json::Value::Null);
-        assert!(record.follow(&data, &view) && !record.follow(&data, &view));
+        let (marked, view) = data(2, true);
+        assert!(!record.follow(&marked, &view), "a failover is in progress: etcd has better things to do");
+        let (settled, view) = data(2, false);
+        assert!(record.follow(&settled, &view) && !record.follow(&settled, &view));
         assert_eq!((record.generation, record.proxy_timeout), (Generation(2), Duration::from_secs(7)));
     }
 }

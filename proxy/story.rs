@@ -123,3 +123,92 @@ impl Story {
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        gate::Gate,
+        gatehouse::Gatehouse,
+        tests::{facts, lease},
+    };
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    type Event<'a> = &'a dyn Fn(&mut Gate, Moment);
+
+    /// The lines that a story of these events gives; each is followed twice, as news that change nothing for it are.
+    fn told(events: &[Event<'_>]) -> Vec<String> {
+        let log = Log::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
+        let subscriber = lines.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let (house, mut story, now) = (Gatehouse::default(), Story::default(), stolon::task::clock::now());
+            for event in events {
+                let inside = house.tell_counting(event);
+                for _ in 0..2 {
+                    story.follow(&house.news().borrow(), inside, now);
+                }
+            }
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_change_is_told_once_and_the_failovers_steps_in_their_spans() {
+        let until = stolon::task::clock::now() + Duration::from_secs(60);
+        let lines = told(&[
+            &|gate, now| gate.registered(lease(until), now),
+            &|gate, now| gate.read(facts(2, 3, Some(5003), None), now),
+            &|gate, now| gate.registered(lease(until + Duration::from_secs(1)), now),
+            &|gate, now| gate.read(facts(3, 3, Some(5003), Some(3)), now),
+            &|gate, now| gate.read(facts(4, 3, Some(5003), Some(3)), now),
+            &|gate, now| gate.read(facts(5, 4, None, None), now),
+            &|gate, now| gate.read(facts(6, 4, Some(5004), None), now),
+            &|gate, now| gate.read(facts(7, 4, None, None), now),
+        ]);
+        let expected = [
+            "INFO no route: nothing has been read from etcd yet",
+            "INFO routing to the primary epoch=3 keeper=k3 target=\"127.0.0.1:5003\"",
+            "INFO fenced{epoch=3 connections=0}: the epoch ends, cutting its connections epoch=3 connections=0",
+            "INFO fenced{epoch=3 connections=0}: no connection of the epoch is left epoch=3 connections=0 took_ms=0",
+            "INFO no route: epoch 3 has ended, its successor is being chosen",
+            "INFO no route: the primary of epoch 4 does not serve yet",
+            "INFO routed{epoch=4 keeper=\"k4\" target=\"127.0.0.1:5004\"}: routing to the primary epoch=4 keeper=k4 target=\"127.0.0.1:5004\"",
+            "INFO no route for new connections, open ones go on: the primary of epoch 4 does not serve yet epoch=4",
+        ];
+        assert_eq!(lines, expected, "{lines:#?}");
+    }
+
+    #[test]
+    fn a_proxy_that_comes_during_a_failover_tells_its_acknowledgement_too() {
+        let until = stolon::task::clock::now() + Duration::from_secs(60);
+        let lines = told(&[&|gate, now| gate.read(facts(3, 3, Some(5003), Some(3)), now), &|gate, now| {
+            gate.registered(lease(until), now)
+        }]);
+        assert!(
+            lines.iter().any(|line| line.starts_with("INFO fenced{epoch=3") && line.contains("is left")),
+            "{lines:#?}"
+        );
+    }
+}

@@ -25,8 +25,31 @@ use crate::{
     socket::Entrance,
 };
 
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 const MINE: LeaseId = LeaseId(5);
+
+pub(crate) fn lease(deadline: Moment) -> Option<Lease> {
+    Some(Lease { id: MINE, deadline, registered_at: Revision(1) })
+}
+
+/// A cluster in this epoch, whose primary serves at this port, or doesn't.
+pub(crate) fn facts(revision: i64, epoch: u64, ready: Option<u16>, mark: Option<u64>) -> Facts {
+    let keeper = stolon::model::KeeperUid::parse(format!("k{epoch}")).unwrap();
+    let (epoch, lease) = (Epoch(epoch), LeaseId(100 + epoch as i64));
+    let traceparent = String::new();
+    Facts {
+        revision: Revision(revision),
+        registration: Some(MINE),
+        cluster: Cluster::Known {
+            uid: stolon::model::ClusterUid::parse("c").unwrap(),
+            revision: Revision(revision),
+            epoch,
+            mark: mark.map(|epoch| Mark { epoch: Epoch(epoch), traceparent: traceparent.clone() }),
+        },
+        primary: Some(Holder { keeper: keeper.clone(), epoch, lease }),
+        ready: ready.map(|port| Ready { keeper, epoch, lease, address: "127.0.0.1".into(), port, traceparent }),
+    }
+}
 
 /// A proxy whose etcd is this test.
 pub(crate) struct Proxy {
@@ -55,25 +78,11 @@ impl Proxy {
     }
 
     fn lease(&self, deadline: Moment) {
-        self.house.registered(Some(Lease { id: MINE, deadline, registered_at: Revision(1) }));
+        self.house.registered(lease(deadline));
     }
 
     pub fn read(&self, revision: i64, epoch: u64, ready: Option<u16>, mark: Option<u64>) {
-        let keeper = stolon::model::KeeperUid::parse(format!("k{epoch}")).unwrap();
-        let (epoch, lease) = (Epoch(epoch), LeaseId(100 + epoch as i64));
-        let traceparent = String::new();
-        let facts = Facts {
-            revision: Revision(revision),
-            registration: Some(MINE),
-            cluster: Cluster::Known {
-                uid: stolon::model::ClusterUid::parse("c").unwrap(),
-                revision: Revision(revision),
-                epoch,
-                mark: mark.map(|epoch| Mark { epoch: Epoch(epoch), traceparent: traceparent.clone() }),
-            },
-            primary: Some(Holder { keeper: keeper.clone(), epoch, lease }),
-            ready: ready.map(|port| Ready { keeper, epoch, lease, address: "127.0.0.1".into(), port, traceparent }),
-        };
+        let facts = facts(revision, epoch, ready, mark);
         self.house.tell(|gate, now| gate.read(facts, now));
     }
 
@@ -96,7 +105,7 @@ impl Proxy {
 }
 
 /// Answers what it gets, with a first byte of its own.
-async fn server(name: u8) -> u16 {
+pub(crate) async fn server(name: u8) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -114,12 +123,12 @@ async fn server(name: u8) -> u16 {
     port
 }
 
-async fn greeted(client: &mut TcpStream) -> u8 {
+pub(crate) async fn greeted(client: &mut TcpStream) -> u8 {
     timeout(SOON, client.read_u8()).await.expect("an answer in time").expect("a greeting")
 }
 
 /// Until the connection is gone, by whatever way.
-async fn gone(client: &mut TcpStream) {
+pub(crate) async fn gone(client: &mut TcpStream) {
     let mut rest = [0; 64];
     let end = async { while !matches!(client.read(&mut rest).await, Ok(0) | Err(_)) {} };
     timeout(SOON, end).await.expect("cut in time");
@@ -248,4 +257,21 @@ async fn it_listens_once_registered_and_ends_quickly_cutting_everybody() {
     gone(&mut client).await;
     assert_eq!(timeout(Duration::from_secs(1), proxy.running).await.expect("ends in time").unwrap(), Ok(()));
     assert!(TcpStream::connect(proxy.address).await.is_err());
+}
+
+/// Cluster data in this epoch, with a mark that ends it or none; `epoch` is the proxies' generation, too.
+pub(crate) fn document(epoch: u64, mark: bool) -> serde_json::Value {
+    let mut status = serde_json::json!({"phase": "normal", "master": "d", "epoch": epoch});
+    if mark {
+        status["fencing"] = serde_json::json!({"epoch": epoch, "stage": "fence", "reason": "a test"});
+    }
+    let keeper = serde_json::json!({"uid": "k", "generation": 1, "status": {}});
+    let db = serde_json::json!({"uid": "d", "generation": 1, "spec": {"keeperUID": "k", "role": "master", "initMode": "none"}});
+    serde_json::json!({
+        "formatVersion": 1,
+        "cluster": {"uid": "u", "generation": 1, "spec": {"initMode": "new", "proxyTimeout": "7s"}, "status": status},
+        "keepers": {"k": keeper},
+        "dbs": {"d": db},
+        "proxy": {"generation": epoch, "changeTime": "", "spec": {}, "status": {}},
+    })
 }

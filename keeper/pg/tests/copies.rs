@@ -26,7 +26,7 @@ async fn a_copy_follows_and_the_old_data_goes_only_after_it_runs() {
     two.wait_streaming(&one).await;
     assert_eq!(two.sql("SELECT x FROM t").await, "one");
     let expendable = Expendable::of(&second).unwrap();
-    assert_eq!(expendable.folders(), [kept.clone()]);
+    assert_eq!(expendable.folders(), std::slice::from_ref(&kept));
     expendable.remove().await.unwrap();
     assert!(!kept.exists() && Expendable::of(&second).is_none());
     let error = two.instance.base_backup(&one.server(), "b").await.unwrap_err().to_string();

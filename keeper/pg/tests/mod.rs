@@ -258,8 +258,9 @@ fn trust() -> Credentials {
     Credentials { superuser: login("postgres"), replication: login("repl") }
 }
 
+/// Nothing here cuts the power, so nothing has to reach the disk, whose slowness would be that of other tests as well.
 fn settings() -> Settings {
-    let parameters = [("shared_buffers", "16MB"), ("log_min_messages", "fatal")];
+    let parameters = [("shared_buffers", "16MB"), ("log_min_messages", "fatal"), ("fsync", "off")];
     Settings {
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         hba: None,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The longest that a promotion may take here; the trap is 5 s, and two busy cores make anything slow.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(2500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_returns_the_new_timeline_and_where_it_began() {
@@ -22,13 +22,19 @@ async fn a_promotion_returns_the_new_timeline_and_where_it_began() {
     assert!(matches!(error, PgError::Refused(_)), "{error}");
 }
 
-/// With PostgreSQL's own setting more than half of these would take 5 s.
+/// The 5-second trap, with PostgreSQL's own setting: asked once, more than half of these would take 5 s. (The setting that
+/// the keeper writes would hide a promotion that has to wait for it.)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_right_after_the_primarys_death_does_not_wait() {
     let mut times = Vec::new();
-    for pause in [0, 1, 3, 8, 20] {
+    for pause in [0, 1, 2, 3, 4, 8] {
         let (one, first) = Node::primary("a").await;
         let (two, second) = Node::standby("b", &one).await;
+        let conf = two.instance.data_dir().join("postgresql.conf");
+        let text = fs::read_to_string(&conf).unwrap() + "wal_retrieve_retry_interval = '5s'\n";
+        two.instance.write_owned(&conf, text.as_bytes()).unwrap();
+        second.reload().await.unwrap();
+        two.wait_sql("SHOW wal_retrieve_retry_interval", "5s").await;
         first.signal(rustix::process::Signal::KILL).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let began = Instant::now();

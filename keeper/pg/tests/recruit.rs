@@ -5,7 +5,7 @@ use stolon::model::Lsn;
 use super::*;
 
 /// Typical is far less; two busy cores make anything slow.
-const SOON: Duration = Duration::from_millis(600);
+const SOON: Duration = Duration::from_secs(2);
 
 async fn recruit(node: &Node, postmaster: &Postmaster) -> (stolon::model::WalPosition, Duration) {
     let began = Instant::now();

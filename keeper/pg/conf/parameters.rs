@@ -14,6 +14,7 @@ const RETRY_MS: u64 = 100;
 /// Set by the keeper, or of no meaning beside it: a user's value is ignored. stolon's list, and what would move files
 /// away, bring settings in from elsewhere, or hold replay back (R8).
 const MANAGED: &[&str] = &[
+    "allow_alter_system",
     "archive_cleanup_command",
     "config_file",
     "data_directory",
@@ -91,6 +92,9 @@ pub(super) fn all(instance: &Instance, input: &ConfInput<'_>) -> Parameters {
         ("recovery_target_timeline", "latest".into()),
         ("wal_retrieve_retry_interval", retry_interval(all.get("wal_retrieve_retry_interval"))),
     ];
+    if config.binaries.version().major >= 17 {
+        set.push(("allow_alter_system", "off".into()));
+    }
     if !all.contains_key("wal_keep_size") {
         set.push(("wal_keep_size", "128".into()));
     }

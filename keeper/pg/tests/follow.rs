@@ -58,7 +58,10 @@ async fn no_password_is_in_the_settings_that_everybody_may_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_files_are_left_alone_and_alter_system_is_of_no_effect() {
-    let (node, _postmaster) = Node::primary("a").await;
+    let mut node = Node::copied("a");
+    // Before 17 it fails because the link can't be synced.
+    node.settings.parameters.remove("fsync");
+    let _postmaster = node.start(ConfRole::Primary).await;
     assert_eq!(node.configure(ConfRole::Primary), ConfChange::default());
     node.try_sql("ALTER SYSTEM SET work_mem = '5MB'").await.unwrap_err();
     let change = node.configure_sync(ConfRole::Primary, "b");

@@ -15,7 +15,7 @@ use super::{
     sql::{self, Session},
 };
 use victim::Victim;
-use writer::Record;
+use writer::{Lost, Record};
 
 /// Writing before the kill, and after the failover.
 const WRITING: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         failed_over = failover(plan, &record) => failed_over?,
         never = writer::write(plan, &record) => match never {},
     };
-    let missing = missing(plan, &record.into_inner()).await?;
+    let lost = lost(plan, &record.into_inner()).await?;
     let back = until(RETURN, || ready::streaming(plan, usize::from(plan.keepers) - 1)).await;
     match &back {
         Ok(()) => println!("{old} is back as a standby: all {} standbys stream from the new primary", plan.keepers - 1),
@@ -47,10 +47,11 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     }
     println!("\n{}", crate::status::text(&ready::status(plan).await?).trim_end());
     back.context("the old primary did not come back")?;
-    if missing > 0 {
-        bail!("{missing} acknowledged rows are missing");
+    match lost {
+        Lost::Nothing => Ok(()),
+        Lost::Tail { ids, .. } => bail!("{} acknowledged rows were lost with the old primary", ids.len()),
+        Lost::Holes { ids } => bail!("{} acknowledged rows are missing that nothing may lose", ids.len()),
     }
-    Ok(())
 }
 
 /// Writes a while, kills, waits until another server acknowledges, writes a while. Gives the keeper of the old primary.
@@ -80,22 +81,30 @@ async fn failover(plan: &Plan, record: &RefCell<Record>) -> anyhow::Result<Strin
     Ok(victim.keeper)
 }
 
-/// Compares what was acknowledged with what is there; the number of rows that are gone.
-async fn missing(plan: &Plan, record: &Record) -> anyhow::Result<usize> {
+/// Compares what was acknowledged with what is there, and tells it.
+async fn lost(plan: &Plan, record: &Record) -> anyhow::Result<Lost> {
     let there = Session::connect(plan).await?.column("SELECT id FROM demo").await?;
-    let there = there.iter().filter_map(|id| id.parse().ok()).collect();
-    let missing = record.missing(&there);
+    let lost = record.lost(&there.iter().filter_map(|id| id.parse().ok()).collect());
     let total = record.acknowledged();
-    if missing.is_empty() {
-        println!("all {total} acknowledged rows are there");
-    } else {
-        let ids: Vec<String> = missing.iter().take(NAMED).map(u64::to_string).collect();
-        println!(
-            "{} of {total} acknowledged rows are missing: {}{} (replication is asynchronous: what the old primary had not sent yet is lost)",
-            missing.len(),
-            ids.join(", "),
-            if missing.len() > NAMED { " and more" } else { "" },
-        );
+    match &lost {
+        Lost::Nothing => println!("all {total} acknowledged rows are there"),
+        Lost::Tail { ids, before_kill } => println!(
+            "{} of {total} acknowledged rows are missing: {}, the last before the kill ({} ms). Replication is \
+             asynchronous: what the old primary had not sent yet is lost with it",
+            ids.len(),
+            named(ids),
+            before_kill.as_millis()
+        ),
+        Lost::Holes { ids } => println!(
+            "{} of {total} acknowledged rows are missing: {}. They are NOT just the last before the kill",
+            ids.len(),
+            named(ids)
+        ),
     }
-    Ok(missing.len())
+    Ok(lost)
+}
+
+fn named(ids: &[u64]) -> String {
+    let names: Vec<String> = ids.iter().take(NAMED).map(u64::to_string).collect();
+    names.join(", ") + if ids.len() > NAMED { " and more" } else { "" }
 }

@@ -23,6 +23,22 @@ pub struct Record {
     last_error: String,
 }
 
+/// Acknowledged rows that are gone.
+#[derive(Debug, PartialEq)]
+pub enum Lost {
+    Nothing,
+    /// The last ones that the old primary acknowledged, the first of them so long before the kill: what it had not sent
+    /// to the standby that succeeded it. Asynchronous replication can lose these.
+    Tail {
+        ids: Vec<u64>,
+        before_kill: Duration,
+    },
+    /// Rows that were acknowledged before others which are there, or by the new primary: nothing may lose these.
+    Holes {
+        ids: Vec<u64>,
+    },
+}
+
 struct Ack {
     id: u64,
     at: Instant,
@@ -58,9 +74,18 @@ impl Record {
         pairs.map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
     }
 
-    /// Acknowledged rows that are not among those that are there.
-    pub fn missing(&self, there: &BTreeSet<u64>) -> Vec<u64> {
-        self.acks.iter().map(|ack| ack.id).filter(|id| !there.contains(id)).collect()
+    /// Compares what was acknowledged with the rows that are there.
+    pub fn lost(&self, there: &BTreeSet<u64>) -> Lost {
+        let gone = |ack: &&Ack| !there.contains(&ack.id);
+        let ids: Vec<u64> = self.acks.iter().filter(gone).map(|ack| ack.id).collect();
+        let killed = self.killed.unwrap_or_else(Instant::now);
+        let Some(first) = self.acks.iter().find(gone) else { return Lost::Nothing };
+        // The old server's acknowledgements from the first missing one on: all of them, and no other, are its tail.
+        let tail = self.acks.iter().filter(|ack| ack.connected < killed && ack.id >= first.id).map(|ack| ack.id);
+        match tail.eq(ids.iter().copied()) {
+            true => Lost::Tail { ids, before_kill: killed.saturating_duration_since(first.at) },
+            false => Lost::Holes { ids },
+        }
     }
 }
 
@@ -111,6 +136,23 @@ mod tests {
         let record = Record { acks, killed: Some(at(515)), ..Record::default() };
         assert_eq!(record.gap(), Duration::from_millis(190));
         assert_eq!(record.next_server(), Some(2), "the old server's last word doesn't count");
-        assert_eq!(record.missing(&[1, 2, 5, 6].into()), [3]);
+    }
+
+    #[test]
+    fn only_the_old_servers_last_rows_may_be_lost_to_asynchronous_replication() {
+        let zero = Instant::now();
+        let at = |ms| zero + Duration::from_millis(ms);
+        let ack = |id, ms, connected, port| Ack { id, at: at(ms), connected: at(connected), port };
+        let acks =
+            vec![ack(1, 0, 0, 1), ack(2, 500, 0, 1), ack(3, 510, 0, 1), ack(5, 710, 600, 2), ack(6, 715, 600, 2)];
+        let record = Record { acks, killed: Some(at(515)), ..Record::default() };
+        let lost = |there: &[u64]| record.lost(&there.iter().copied().collect());
+        assert_eq!(lost(&[1, 2, 3, 4, 5, 6]), Lost::Nothing);
+        let tail = |ids: &[u64], ms| Lost::Tail { ids: ids.to_vec(), before_kill: Duration::from_millis(ms) };
+        assert_eq!(lost(&[1, 2, 5, 6]), tail(&[3], 5));
+        assert_eq!(lost(&[1, 5, 6]), tail(&[2, 3], 15));
+        for (there, ids) in [(&[1, 3, 5, 6][..], &[2][..]), (&[1, 2, 3, 6], &[5]), (&[1, 2, 6], &[3, 5])] {
+            assert_eq!(lost(there), Lost::Holes { ids: ids.to_vec() });
+        }
     }
 }

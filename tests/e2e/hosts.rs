@@ -8,7 +8,7 @@ use std::{
 
 use stolon_tests::{
     Test, Weight, bins,
-    certs::Authority,
+    certs::{Authority, Holder},
     cluster::{BASE, CLUSTER},
     curl::Curl,
     etcd::{Etcd, Place},
@@ -30,6 +30,8 @@ struct Hosts<'a> {
     network: &'a Network,
     etcd: Etcd,
     authority: Authority,
+    /// Each host's files, made before anybody reads them.
+    holders: Vec<Holder>,
     processes: Vec<Process>,
 }
 
@@ -41,7 +43,7 @@ impl Hosts<'_> {
     /// One of the programs on a host; `args` as one line, followed by what all daemons there have in common.
     fn launch(&mut self, host: usize, program: &str, line: &str) {
         let at = &self.network.hosts[host];
-        let holder = self.authority.issue(&format!("host{host}"), &[&at.address]);
+        let holder = &self.holders[host];
         let mut command = at.namespace.command(&bins::bin(program));
         command.args(line.split(' ')).args(["--cluster-name", CLUSTER, "--store-endpoints", &self.etcd.endpoints()]);
         command.args(["--grpc-listen-address", &at.address]).args(holder.flags());
@@ -88,7 +90,8 @@ impl Hosts<'_> {
 
     async fn streaming(&self, proxy: usize, standbys: &str) {
         eventually(&format!("{standbys} standbys stream"), WAIT, async || {
-            let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+            // A base backup under way streams too.
+            let sql = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
             let count = self.proxy(proxy).value(sql).await?;
             if count == standbys { Ok(()) } else { Err(count) }
         })
@@ -120,7 +123,9 @@ async fn link_cut(test: Test, network: &Network) {
     };
     let etcd = Etcd::start_at(&test, network.hosts.iter().map(place).collect()).await;
     let authority = Authority::new(test.folder(), "ca");
-    let mut hosts = Hosts { test, network, etcd, authority, processes: Vec::new() };
+    let issue = |(i, host): (usize, &netns::Host)| authority.issue(&format!("host{i}"), &[&host.address]);
+    let holders = network.hosts.iter().enumerate().map(issue).collect();
+    let mut hosts = Hosts { test, network, etcd, authority, holders, processes: Vec::new() };
     (0..3).for_each(|host| hosts.launch_all(host));
     let (old, epoch) = hosts.primary().await;
     let away = (old + 1) % 3;

@@ -36,6 +36,8 @@ async fn follows(cluster: &Cluster, old: usize) {
 
 /// PostgreSQL on the dead primary's directory, without its keeper: writes what nobody else has.
 fn go_own_way(data: &Path) {
+    // Its process is dead; whether its parent has noticed is another matter.
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
     let sql = data.parent().unwrap().join("fork.sql");
     fs::write(&sql, "CREATE TABLE forked AS SELECT generate_series(1, 1000) AS i;\nCHECKPOINT;\n").unwrap();
     let postgres = format!("{PROGRAMS}/postgres --single -D {} postgres < {}", data.display(), sql.display());

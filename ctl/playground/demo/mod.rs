@@ -89,11 +89,11 @@ async fn lost(plan: &Plan, record: &Record) -> anyhow::Result<Lost> {
     match &lost {
         Lost::Nothing => println!("all {total} acknowledged rows are there"),
         Lost::Tail { ids, before_kill } => println!(
-            "{} of {total} acknowledged rows are missing: {}, the last before the kill ({} ms). Replication is \
-             asynchronous: what the old primary had not sent yet is lost with it",
+            "{} of {total} acknowledged rows are missing: {}, the last before the kill ({:.1} ms). Replication is \
+             asynchronous, which can lose what the old primary had not sent yet",
             ids.len(),
             named(ids),
-            before_kill.as_millis()
+            before_kill.as_secs_f64() * 1000.0
         ),
         Lost::Holes { ids } => println!(
             "{} of {total} acknowledged rows are missing: {}. They are NOT just the last before the kill",

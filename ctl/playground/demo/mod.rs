@@ -88,12 +88,13 @@ async fn lost(plan: &Plan, record: &Record) -> anyhow::Result<Lost> {
     let total = record.acknowledged();
     match &lost {
         Lost::Nothing => println!("all {total} acknowledged rows are there"),
-        Lost::Tail { ids, before_kill } => println!(
-            "{} of {total} acknowledged rows are missing: {}, the last before the kill ({:.1} ms). Replication is \
-             asynchronous, which can lose what the old primary had not sent yet",
+        Lost::Tail { ids, from_kill } => println!(
+            "{} of {total} acknowledged rows are missing: {}, the last of the old primary, acknowledged from {:.1} ms {} \
+             the kill on. Replication is asynchronous, which can lose what the old primary had not sent yet",
             ids.len(),
             named(ids),
-            before_kill.as_secs_f64() * 1000.0
+            from_kill.abs(),
+            if *from_kill < 0.0 { "before" } else { "after" },
         ),
         Lost::Holes { ids } => println!(
             "{} of {total} acknowledged rows are missing: {}. They are NOT just the last before the kill",

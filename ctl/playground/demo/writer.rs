@@ -27,11 +27,11 @@ pub struct Record {
 #[derive(Debug, PartialEq)]
 pub enum Lost {
     Nothing,
-    /// The last ones that the old primary acknowledged, the first of them so long before the kill: what it had not sent
-    /// to the standby that succeeded it. Asynchronous replication can lose these.
+    /// The last ones that the old primary acknowledged. Asynchronous replication can lose these.
     Tail {
         ids: Vec<u64>,
-        before_kill: Duration,
+        /// When the first of them was acknowledged, in milliseconds from the kill; negative for before it.
+        from_kill: f64,
     },
     /// Rows that were acknowledged before others which are there, or by the new primary: nothing may lose these.
     Holes {
@@ -83,10 +83,15 @@ impl Record {
         // The old server's acknowledgements from the first missing one on: all of them, and no other, are its tail.
         let tail = self.acks.iter().filter(|ack| ack.connected < killed && ack.id >= first.id).map(|ack| ack.id);
         match tail.eq(ids.iter().copied()) {
-            true => Lost::Tail { ids, before_kill: killed.saturating_duration_since(first.at) },
+            true => Lost::Tail { ids, from_kill: millis_from(killed, first.at) },
             false => Lost::Holes { ids },
         }
     }
+}
+
+fn millis_from(start: Instant, at: Instant) -> f64 {
+    let (after, before) = (at.saturating_duration_since(start), start.saturating_duration_since(at));
+    (after.as_secs_f64() - before.as_secs_f64()) * 1000.0
 }
 
 /// Writes for as long as it is polled.
@@ -144,13 +149,13 @@ mod tests {
         let at = |ms| zero + Duration::from_millis(ms);
         let ack = |id, ms, connected, port| Ack { id, at: at(ms), connected: at(connected), port };
         let acks =
-            vec![ack(1, 0, 0, 1), ack(2, 500, 0, 1), ack(3, 510, 0, 1), ack(5, 710, 600, 2), ack(6, 715, 600, 2)];
+            vec![ack(1, 0, 0, 1), ack(2, 510, 0, 1), ack(3, 520, 0, 1), ack(5, 710, 600, 2), ack(6, 715, 600, 2)];
         let record = Record { acks, killed: Some(at(515)), ..Record::default() };
         let lost = |there: &[u64]| record.lost(&there.iter().copied().collect());
         assert_eq!(lost(&[1, 2, 3, 4, 5, 6]), Lost::Nothing);
-        let tail = |ids: &[u64], ms| Lost::Tail { ids: ids.to_vec(), before_kill: Duration::from_millis(ms) };
-        assert_eq!(lost(&[1, 2, 5, 6]), tail(&[3], 5));
-        assert_eq!(lost(&[1, 5, 6]), tail(&[2, 3], 15));
+        let tail = |ids: &[u64], from_kill| Lost::Tail { ids: ids.to_vec(), from_kill };
+        assert_eq!(lost(&[1, 2, 5, 6]), tail(&[3], 5.0));
+        assert_eq!(lost(&[1, 5, 6]), tail(&[2, 3], -5.0));
         for (there, ids) in [(&[1, 3, 5, 6][..], &[2][..]), (&[1, 2, 3, 6], &[5]), (&[1, 2, 6], &[3, 5])] {
             assert_eq!(lost(there), Lost::Holes { ids: ids.to_vec() });
         }

@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{Dialer, Reports, Talk, session::Session};
 use crate::{
-    model::{Moment, Revision, SentinelUid},
-    store::Mirror,
+    model::{Moment, Revision, SentinelUid, registration::SentinelInfo},
+    store::{Mirror, Registered},
     task::{Shutdown, clock},
     wire::{Identity, millis, v1},
 };
@@ -114,10 +114,16 @@ impl<T: Talk> Streams<T> {
 }
 
 fn wanted(mirror: Option<&Mirror>) -> BTreeMap<SentinelUid, Target> {
-    let registered = mirror.into_iter().flat_map(|mirror| &mirror.sentinels);
-    registered
-        .map(|(uid, entry)| (uid.clone(), Target { address: entry.info.grpc_address.clone(), created: entry.created }))
-        .collect()
+    let Some(mirror) = mirror else { return BTreeMap::new() };
+    // A sentinel that was started again at its address is there under two uids until the former one's lease ends.
+    let newer = |address: &str, created: Revision| {
+        let mut same = mirror.sentinels.values().filter(|other| other.info.grpc_address == address);
+        same.any(|other| other.created > created)
+    };
+    let target =
+        |entry: &Registered<SentinelInfo>| Target { address: entry.info.grpc_address.clone(), created: entry.created };
+    let present = mirror.sentinels.iter().map(|(uid, entry)| (uid.clone(), target(entry)));
+    present.filter(|(_, target)| target.address.is_empty() || !newer(&target.address, target.created)).collect()
 }
 
 #[derive(Debug)]

@@ -26,11 +26,12 @@ struct Keeper {
     task: JoinHandle<Result<(), String>>,
 }
 
+/// Registered one after another, in this order.
 fn mirror(sentinels: &[(&str, &str)]) -> Option<Arc<Mirror>> {
-    let registered = sentinels.iter().map(|(uid, address)| {
+    let registered = sentinels.iter().zip(5..).map(|((uid, address), at)| {
         let uid = SentinelUid::parse(*uid).unwrap();
         let info = SentinelInfo { uid: uid.clone(), grpc_address: (*address).into(), extra: BTreeMap::new() };
-        (uid, Registered { info, lease: LeaseId(1), created: Revision(5), modified: Revision(5) })
+        (uid, Registered { info, lease: LeaseId(1), created: Revision(at), modified: Revision(at) })
     });
     Some(Arc::new(Mirror { sentinels: registered.collect(), ..Mirror::default() }))
 }
@@ -142,6 +143,17 @@ async fn every_registered_sentinel_gets_a_stream_and_none_that_is_gone() {
     keeper.stop().await;
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_sentinels_at_one_address_the_newer_gets_the_stream() {
+    let sentinel = Serving::start(&loopback(), 0);
+    let keeper = Keeper::start(&[("old", &sentinel.address), ("new", &sentinel.address), ("x", ""), ("y", "")]);
+    let status = keeper.until("the stream is up", |all| all.iter().any(|line| line.connected)).await;
+    let peers: Vec<_> = status.iter().map(|line| line.peer.as_str()).collect();
+    assert_eq!(peers, ["new", "x", "y"], "an address that is missing is not one and the same");
+    keeper.stop().await;
+    sentinel.stop().await;
 }
 
 #[tokio::test]

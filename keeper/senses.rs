@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use stolon::{
-    model::view::KeeperView,
+    model::{Moment, view::KeeperView},
     rpc::FromSentinel,
     store::{LeaseState, Mirror, Store},
     task::{clock, timer::Timer},
@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    pg::{Instance, PmStatus, Postmaster, Sample, Sampler},
+    authority::Grant,
+    pg::{Exit, Instance, PmStatus, Postmaster, Sample, Sampler},
     shared::Shared,
     state::{Phase, State},
 };
@@ -42,7 +43,8 @@ pub async fn mirror(shared: Shared, store: Store) -> Result<(), String> {
 }
 
 fn take_mirror(shared: &Shared, mirror: Arc<Mirror>) {
-    shared.change(|state, _| {
+    shared.change(|state, now| {
+        let held = state.grant(now);
         let State { authority, lease, .. } = &mut *state;
         authority.observe(&mirror, lease.as_ref());
         let view = mirror.data().map(|(data, revision)| KeeperView::derive(data, revision, &state.me));
@@ -52,7 +54,15 @@ fn take_mirror(shared: &Shared, mirror: Arc<Mirror>) {
             None => {}
         }
         state.mirror = Some(mirror);
+        taken_away(state, held, now);
     });
+}
+
+/// Authority that went before its deadline may be back at once.
+fn taken_away(state: &mut State, held: Option<Grant>, now: Moment) {
+    if let Some(held) = held.filter(|_| state.grant(now).is_none()) {
+        state.tolerate(&held, now);
+    }
 }
 
 fn offer(state: &mut State, view: KeeperView) {
@@ -74,12 +84,14 @@ pub async fn views(shared: Shared, mut views: mpsc::Receiver<FromSentinel<Keeper
 pub async fn lease(shared: Shared, mut lease: watch::Receiver<Option<LeaseState>>) -> Result<(), String> {
     loop {
         let held = lease.borrow_and_update().clone();
-        shared.change(|state, _| {
+        shared.change(|state, now| {
+            let before = state.grant(now);
             state.lease = held;
             let State { authority, lease, mirror, .. } = &mut *state;
             if let Some(mirror) = mirror {
                 authority.observe(mirror, lease.as_ref());
             }
+            taken_away(state, before, now);
         });
         if lease.changed().await.is_err() {
             return Ok(());
@@ -102,14 +114,23 @@ pub async fn exits(shared: Shared) -> Result<(), String> {
             changed = server.changed() => if changed.is_err() { return Ok(()) },
             exit = ended => {
                 let asked = shared.look(|state, _| state.run.asked);
-                if shared.ended(exit.id) && !asked {
-                    tracing::error!(pid = exit.id.pid, "PostgreSQL ended, and nobody asked it to");
+                if let Some(server) = running.as_ref().filter(|_| !asked) {
+                    // Both begin at once: the killing on a thread of its own, and the news on their way.
+                    tokio::join!(shared.kill_remains(server), async { tell_crash(&shared, exit) });
+                } else {
+                    shared.ended(exit.id);
                 }
                 if server.changed().await.is_err() {
                     return Ok(());
                 }
             }
         }
+    }
+}
+
+fn tell_crash(shared: &Shared, exit: Exit) {
+    if shared.ended(exit.id) {
+        tracing::error!(pid = exit.id.pid, "PostgreSQL ended, and nobody asked it to");
     }
 }
 
@@ -179,7 +200,7 @@ pub async fn authority(shared: Shared, store: Store) -> Result<(), String> {
 }
 
 /// The lease to read for, when something says that authority may be there.
-fn wanted(state: &State, now: stolon::model::Moment) -> Option<LeaseState> {
+fn wanted(state: &State, now: Moment) -> Option<LeaseState> {
     let lease = state.lease.clone().filter(|lease| now < lease.deadline)?;
     let claimed = state.mirror.as_ref().is_some_and(|mirror| state.authority.needs_reading(mirror, Some(&lease)));
     // A view by stream may be ahead of the mirror.

@@ -29,6 +29,8 @@ struct Inner {
     /// For the task that reads whether authority is there.
     authority: Notify,
     server: watch::Sender<Option<Postmaster>>,
+    /// Held while what a dead postmaster left behind is killed: nothing is started meanwhile.
+    remains: tokio::sync::Mutex<()>,
     urge: Mutex<Option<Urge>>,
 }
 
@@ -40,6 +42,7 @@ impl Shared {
             fence: Notify::new(),
             authority: Notify::new(),
             server: watch::Sender::new(None),
+            remains: tokio::sync::Mutex::new(()),
             urge: Mutex::new(None),
         }))
     }
@@ -124,6 +127,18 @@ impl Shared {
             self.urge(String::new());
         }
         news
+    }
+
+    /// SIGKILL to the sessions of a postmaster that has died by itself: until they notice, they go on acknowledging commits
+    /// that no standby gets any more (R17). Whoever wants to start a server waits for the end.
+    pub async fn kill_remains(&self, server: &Postmaster) {
+        let _guard = self.0.remains.lock().await;
+        server.kill_all().await;
+    }
+
+    /// Returns when no killing of remains is under way.
+    pub async fn remains_gone(&self) {
+        drop(self.0.remains.lock().await);
     }
 
     /// The server that runs now, as far as it is known here.

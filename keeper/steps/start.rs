@@ -17,6 +17,7 @@ impl Hands {
             journal.recruit = None;
         })?;
         self.write_conf(ConfRole::Primary)?;
+        self.shared.remains_gone().await;
         self.granted(epoch)?;
         let server = self.spawn(Phase::StartingPrimary)?;
         server.wait_status(&[PmStatus::Ready]).await?;
@@ -33,6 +34,7 @@ impl Hands {
         if let Some(upstream) = upstream.filter(|_| address.is_some()) {
             self.on_branch_of(upstream)?;
         }
+        self.shared.remains_gone().await;
         let server = self.spawn(Phase::StartingStandby)?;
         let following = upstream.filter(|_| address.is_some()).cloned();
         self.shared.change(|state, _| state.following = following);

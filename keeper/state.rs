@@ -17,6 +17,9 @@ use crate::{
     plan::{Claim, Crash, Data, Leaving, Process, Situation},
 };
 
+/// For putting back a key that went before the holder's deadline, as etcd before 3.5.11 may make it (#15247). Sentinels
+/// leave twice as long before they count it as lost.
+const TOLERANCE: Duration = Duration::from_millis(500);
 /// A server that ran this long has forgotten its earlier crashes.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -78,7 +81,8 @@ pub struct State {
     pub authority: Authority,
     /// Begin of the present state of the authority.
     pub authority_since: Moment,
-    /// An adopted primary may run on until then, while it is not known whether the former keeper's lease lives.
+    /// A primary may run on until then without authority: an adopted one, until it is known whether the former keeper's
+    /// lease lives; and one whose key went before its deadline, until it is put back.
     pub inherits_until: Option<Moment>,
     pub data: Data,
     pub run: Run,
@@ -143,6 +147,17 @@ impl State {
         self.run.phase.may_serve() && self.grant(now).is_none() && !self.inherits(now)
     }
 
+    /// The watch took `lost` away before its deadline. When nobody else has it and the cluster data still say that it is
+    /// ours, it may be put back (R3), and the server runs on meanwhile.
+    pub fn tolerate(&mut self, lost: &Grant, now: Moment) {
+        let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.primary.is_none()) else { return };
+        let Some((data, _)) = mirror.data() else { return };
+        let ours = data.primary().is_some_and(|(uid, db)| *uid == lost.db && db.spec.keeper_uid == self.me);
+        if ours && data.epoch() == lost.epoch && data.fencing().is_none() {
+            self.inherits_until = Some(lost.deadline.min(now + TOLERANCE));
+        }
+    }
+
     pub fn inherits(&self, now: Moment) -> bool {
         self.inherits_until.is_some_and(|until| now < until)
     }
@@ -198,16 +213,21 @@ impl State {
 
     /// How this keeper stands to the key `primary`.
     fn claim(&self, now: Moment) -> Claim {
-        if self.inherits(now) {
-            return Claim::Inheriting;
+        match self.key_gone(now) {
+            true => Claim::KeyGone,
+            false if self.inherits(now) => Claim::Inheriting,
+            false => Claim::None,
         }
+    }
+
+    fn key_gone(&self, now: Moment) -> bool {
         let valid = self.lease.as_ref().filter(|lease| now < lease.deadline);
-        let (Some(mirror), Some(lease)) = (&self.mirror, valid) else { return Claim::None };
-        let Some((data, _)) = mirror.data() else { return Claim::None };
+        let (Some(mirror), Some(lease)) = (&self.mirror, valid) else { return false };
+        let Some((data, _)) = mirror.data() else { return false };
         let named = data.primary().is_some_and(|(_, db)| db.spec.keeper_uid == self.me) && data.fencing().is_none();
         let registered = mirror.keepers.get(&self.me).is_some_and(|own| own.lease == lease.id);
         let gone = mirror.primary.is_none() && data.epoch() > self.journal.promised && !data.epoch().is_none();
-        if named && registered && gone { Claim::KeyGone } else { Claim::None }
+        named && registered && gone
     }
 
     pub fn process(&self) -> Process {
@@ -232,6 +252,7 @@ impl State {
             db: &self.db,
             journal: &self.journal,
             grant: self.grant(now).map(|grant| grant.epoch),
+            tolerated: self.inherits(now),
             claim: self.claim(now),
             ready: ready.map(|held| &held.value),
             ready_is_mine: ready.is_some_and(|held| Some(held.lease) == lease && held.value.keeper == self.me),

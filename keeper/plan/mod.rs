@@ -40,6 +40,8 @@ pub struct Situation<'a> {
     pub journal: &'a Journal,
     /// Epoch in which the keeper holds authority now (R3).
     pub grant: Option<Epoch>,
+    /// A server that runs as primary may go on without it, for a moment.
+    pub tolerated: bool,
     pub claim: Claim,
     /// The key `ready`, whoever wrote it.
     pub ready: Option<&'a ReadyKey>,
@@ -92,7 +94,7 @@ pub enum Claim {
     None,
     /// The key is gone, and our registration is valid: it may be put back (R3).
     KeyGone,
-    /// An adopted server ran under the former keeper's authority, and whether its lease lives isn't known yet.
+    /// The server runs under an authority that was there a moment ago, and whether it still is isn't known yet.
     Inheriting,
 }
 
@@ -234,7 +236,7 @@ pub fn plan(s: &Situation) -> Plan {
 
 fn self_fence(s: &Situation) -> Option<Plan> {
     let may_serve = s.process == Process::Primary || s.process == Process::Starting && s.data == Data::Primary;
-    if !may_serve || s.grant.is_some() || s.claim == Claim::Inheriting {
+    if !may_serve || s.grant.is_some() || s.tolerated {
         return None;
     }
     Some(Plan::new(Step::Kill, "this keeper has no authority: its primary must not accept commits"))

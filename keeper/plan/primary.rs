@@ -35,7 +35,7 @@ fn without_authority(s: &Situation, epoch: Epoch) -> Plan {
             Step::PutBack { epoch },
             format!("the key `primary` of epoch {epoch} is gone and nobody else is primary"),
         ),
-        Claim::Inheriting => Plan::wait("waiting to learn whether the former keeper's lease lives"),
+        Claim::Inheriting => Plan::wait("waiting to learn whether the authority is still there"),
         Claim::None => Plan::wait(format!("waiting for authority in epoch {epoch}")),
     }
 }

@@ -32,6 +32,7 @@ struct Keeper {
     data: Data,
     process: Process,
     grant: Option<u64>,
+    tolerated: bool,
     claim: Claim,
     mine: bool,
     position: Option<WalPosition>,
@@ -67,6 +68,7 @@ impl Keeper {
             data: if primary { Data::Primary } else { Data::Standby },
             process: if primary { Process::Primary } else { Process::Standby },
             grant: primary.then_some(3),
+            tolerated: false,
             claim: Claim::None,
             mine: primary,
             position: Some(WalPosition { timeline: 2, lsn: Lsn(500) }),
@@ -100,6 +102,7 @@ impl Keeper {
             db: &self.db,
             journal: &self.journal,
             grant: self.grant.map(Epoch),
+            tolerated: self.tolerated,
             claim: self.claim,
             ready: self.ready.as_ref(),
             ready_is_mine: self.mine,
@@ -148,7 +151,10 @@ fn a_primary_without_authority_is_killed_whatever_else_is_wanted() {
     assert_eq!(primary.with(|k| (k.grant, k.process) = (None, Process::Starting)).step, Step::Kill);
     let leaving = Leaving::HandOver { until: at(5000) };
     assert_eq!(primary.with(|k| (k.grant, k.leaving) = (None, leaving)).step, Step::Kill);
-    assert_eq!(primary.with(|k| (k.grant, k.claim) = (None, Claim::Inheriting)).step, Step::Wait, "just adopted");
+    let adopted = primary.with(|k| (k.grant, k.tolerated, k.claim) = (None, true, Claim::Inheriting));
+    assert_eq!(adopted.step, Step::Wait, "just adopted");
+    let lost = primary.with(|k| (k.grant, k.tolerated, k.claim) = (None, true, Claim::KeyGone));
+    assert_eq!(lost.step, Step::PutBack { epoch: Epoch(3) }, "the key went, and nobody else was elected");
     assert_eq!(Keeper::standby().with(|k| k.process = Process::Primary).step, Step::Kill, "promoted by somebody else");
 }
 

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::{
     plan::Plan,
+    proc,
     ready::{self, until},
     sql::{self, Session},
 };
@@ -66,9 +67,11 @@ async fn failover(plan: &Plan, record: &RefCell<Record>) -> anyhow::Result<Strin
         "{before} rows acknowledged by {} (port {}), primary of epoch {}",
         victim.keeper, victim.port, victim.epoch
     );
-    println!("kill -9 {}   # the postmaster of {}", victim.pid.as_raw_nonzero(), victim.keeper);
+    let processes = victim.processes();
+    let ids: Vec<String> = processes.iter().map(|pid| pid.as_raw_nonzero().to_string()).collect();
+    println!("kill -9 {}   # all of PostgreSQL of {}", ids.join(" "), victim.keeper);
     record.borrow_mut().killed_now();
-    victim.kill();
+    processes.into_iter().for_each(proc::kill);
     let next = || async { record.borrow().next_server().ok_or_else(|| anyhow!(record.borrow().last_error())) };
     let port = until(FAILOVER, next).await.context("no row was acknowledged after the kill")?;
     if port == victim.port {

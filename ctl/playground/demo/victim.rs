@@ -1,6 +1,6 @@
-//! The primary of now, and its postmaster's process.
+//! The primary of now, and its PostgreSQL's processes.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::Pid;
@@ -12,7 +12,8 @@ pub struct Victim {
     /// PostgreSQL's port.
     pub port: u16,
     pub epoch: u64,
-    pub pid: Pid,
+    folder: PathBuf,
+    postmaster: Pid,
 }
 
 impl Victim {
@@ -27,11 +28,14 @@ impl Victim {
         if !proc::is_postgres(pid) || !proc::works_in(pid, &folder) {
             bail!("{} names process {pid}, which is no PostgreSQL of this folder", file.display());
         }
-        let pid = Pid::from_raw(pid).context("process 0")?;
-        Ok(Victim { keeper: ready.keeper.to_string(), port: ready.port, epoch: ready.epoch.0, pid })
+        let postmaster = Pid::from_raw(pid).context("process 0")?;
+        Ok(Victim { keeper: ready.keeper.to_string(), port: ready.port, epoch: ready.epoch.0, folder, postmaster })
     }
 
-    pub fn kill(&self) {
-        proc::kill(self.pid);
+    /// The postmaster first, then what works for it: as when a host dies or its memory ran out. (Of the postmaster alone,
+    /// a session would finish, and acknowledge, what nobody is left to send to a standby.)
+    pub fn processes(&self) -> Vec<Pid> {
+        let rest = proc::postgres_within(&self.folder).into_iter().filter(|pid| *pid != self.postmaster);
+        std::iter::once(self.postmaster).chain(rest).collect()
     }
 }

@@ -7,13 +7,10 @@ use stolon::{
     model::ClusterName,
     rpc::{Dialer, KeeperTalk, Listener, Services, Streams},
     store::{Begin, Registration, Store},
-    task::{Shutdown, Tasks, clock},
+    task::{Shutdown, Tasks, clock, signals::EndRequests},
     wire::{Identity, v1::keeper_service_server::KeeperServiceServer},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     cli::Cli,
@@ -36,8 +33,7 @@ const TTL: Duration = Duration::from_secs(5);
 const SAMPLE: Duration = Duration::from_millis(250);
 /// How long a primary that is asked to end waits for its successor.
 const HAND_OVER: Duration = Duration::from_secs(5);
-/// For giving the registration back at the end.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// For all tasks to end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a keeper to its end. An error is one line for people.
@@ -202,9 +198,9 @@ async fn until_done(
     shared: &Shared,
     body: &Shutdown,
 ) -> Ended {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return Ended::Failed("signals can't be received".into());
+    let mut requests = match EndRequests::listen() {
+        Ok(requests) => requests,
+        Err(error) => return Ended::Failed(error),
     };
     let mut converge = std::pin::pin!(converge);
     loop {
@@ -220,11 +216,10 @@ async fn until_done(
                 });
                 return Ended::Failed(what);
             }
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = requests.next() => {}
         }
         if cli.leave_postgres {
-            tracing::info!("asked to end; PostgreSQL is left to the next keeper");
+            tracing::info!("PostgreSQL is left to the next keeper");
             body.trigger();
             return Ended::Left;
         }
@@ -240,17 +235,13 @@ fn leave(shared: &Shared) {
             Leaving::HandOver { .. } => Leaving::HandOver { until: now },
         };
     });
-    tracing::info!("asked to end");
     shared.urge(String::new());
 }
 
 async fn end(cli: &Cli, registration: &Registration, ended: Ended, tasks: Tasks, rest: Shutdown) -> Result<(), String> {
     if matches!(ended, Ended::Stopped) && !cli.leave_postgres {
         // Nothing that the lease stood for runs any more.
-        match tokio::time::timeout(FAREWELL, registration.end()).await {
-            Ok(Ok(())) => tracing::info!("the registration is given back"),
-            _ => tracing::warn!("the registration could not be given back; it runs out by itself"),
-        }
+        registration.farewell().await;
     }
     rest.trigger();
     let rest = tasks.run(rest, GRACE).await;

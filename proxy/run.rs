@@ -7,14 +7,10 @@ use stolon::{
     model::{ProxyUid, report::ProxyReport},
     rpc::{Dialer, Listener as Grpc, ProxyTalk, Reports, Services, Streams},
     store::{Begin, Registration, Store},
-    task::{Shutdown, Tasks},
+    task::{Shutdown, Tasks, signals},
     wire::v1::proxy_service_server::ProxyServiceServer,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     cli::Cli,
@@ -32,8 +28,6 @@ use crate::{
 const TTL: Duration = Duration::from_secs(5);
 /// For all tasks to end.
 const GRACE: Duration = Duration::from_secs(1);
-/// For etcd to take the registration back; without it, it runs out.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// Views on their way from streams; a slow reader gets only the newest of each sentinel.
 const VIEWS: usize = 8;
 
@@ -83,7 +77,7 @@ pub async fn run(cli: Cli, uid: ProxyUid, shutdown: Shutdown) -> Result<(), Stri
     };
 
     let mut tasks = Tasks::new();
-    tasks.spawn("signals", signals(shutdown.clone()));
+    tasks.spawn("signals", signals::end_on_request(shutdown.clone()));
     tasks.spawn("control", control.run(shutdown.clone()));
     tasks.spawn("clients", listener.run(shutdown.clone()));
     tasks.spawn("gRPC", grpc.serve(services, shutdown.clone()));
@@ -91,7 +85,9 @@ pub async fn run(cli: Cli, uid: ProxyUid, shutdown: Shutdown) -> Result<(), Stri
     tasks.spawn("registration", registration.clone().run(shutdown.clone()));
     tasks.spawn("streams", streams.run(shutdown.clone()));
     let outcome = tasks.run(shutdown, GRACE).await;
-    farewell(&registration).await;
+    // No sentinel waits for a proxy that is not registered.
+    registration.farewell().await;
+    tracing::info!("proxy ends");
     outcome
 }
 
@@ -99,26 +95,4 @@ pub async fn run(cli: Cli, uid: ProxyUid, shutdown: Shutdown) -> Result<(), Stri
 fn reports(house: &Gatehouse) -> (Reports<ProxyReport>, stolon::rpc::Urge) {
     let house = house.clone();
     Reports::new(move || house.snapshot().report)
-}
-
-/// No sentinel waits for a proxy that is not registered.
-async fn farewell(registration: &Registration) {
-    match timeout(FAREWELL, registration.end()).await {
-        Ok(Ok(())) => tracing::info!("proxy ends"),
-        Ok(Err(error)) => tracing::warn!(%error, "proxy ends; its registration stays until its lease runs out"),
-        Err(_) => tracing::warn!("proxy ends; etcd did not answer, its registration stays until its lease runs out"),
-    }
-}
-
-async fn signals(shutdown: Shutdown) -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|error| format!("signals can't be received: {error}"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let name = tokio::select! {
-        () = shutdown.requested() => return Ok(()),
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    tracing::info!(signal = name, "asked to end");
-    shutdown.trigger();
-    Ok(())
 }

@@ -7,12 +7,8 @@ use stolon::{
     model::{SentinelUid, registration::SentinelInfo},
     rpc::{Listener, Services},
     store::{Begin, Registration, Store},
-    task::{Shutdown, Tasks},
+    task::{Shutdown, Tasks, signals},
     wire::v1::{admin_service_server::AdminServiceServer, sentinel_service_server::SentinelServiceServer},
-};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::timeout,
 };
 
 use crate::{
@@ -29,8 +25,6 @@ use crate::{
 const TTL: Duration = Duration::from_secs(5);
 /// For all tasks to end.
 const GRACE: Duration = Duration::from_secs(1);
-/// For etcd to take the registration back; without it, it runs out.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A fresh uid: 8 hexadecimal digits, as each start has one of its own.
 pub fn new_uid() -> SentinelUid {
@@ -63,14 +57,16 @@ pub async fn run(cli: Cli, uid: SentinelUid, shutdown: Shutdown) -> Result<(), S
     let leader = Leader::new(&store, &hub, &election, &mood, initial);
 
     let mut tasks = Tasks::new();
-    tasks.spawn("signals", signals(shutdown.clone()));
+    tasks.spawn("signals", signals::end_on_request(shutdown.clone()));
     tasks.spawn("etcd watch", store.watch(shutdown.clone()));
     tasks.spawn("registration", registration.clone().run(shutdown.clone()));
     tasks.spawn("election", election.run(shutdown.clone()));
     tasks.spawn("gRPC", listener.serve(services, shutdown.clone()));
     tasks.spawn("leader", leader.run(shutdown.clone()));
     let outcome = tasks.run(shutdown, GRACE).await;
-    farewell(&registration).await;
+    // The key of the election hangs on the same lease: another sentinel leads at once.
+    registration.farewell().await;
+    tracing::info!("sentinel ends");
     outcome
 }
 
@@ -79,26 +75,4 @@ fn register(store: &Store, uid: &SentinelUid, listener: &Listener) -> Result<Reg
     let value =
         serde_json::to_vec(&info).map_err(|error| format!("the registration can't be written down: {error}"))?;
     Ok(Registration::new(store, store.keys().sentinel(uid), TTL, value, Begin::Anew))
-}
-
-/// The key of the election hangs on the same lease: another sentinel leads at once.
-async fn farewell(registration: &Registration) {
-    match timeout(FAREWELL, registration.end()).await {
-        Ok(Ok(())) => tracing::info!("sentinel ends"),
-        Ok(Err(error)) => tracing::warn!(%error, "sentinel ends; its registration stays until its lease runs out"),
-        Err(_) => tracing::warn!("sentinel ends; etcd did not answer, its registration stays until its lease runs out"),
-    }
-}
-
-async fn signals(shutdown: Shutdown) -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|error| format!("signals can't be received: {error}"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let name = tokio::select! {
-        () = shutdown.requested() => return Ok(()),
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    tracing::info!(signal = name, "asked to end");
-    shutdown.trigger();
-    Ok(())
 }

@@ -29,6 +29,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Looks at a key that somebody else holds, beside the mirror's changes.
 const LOOK: Duration = Duration::from_secs(1);
+/// For etcd to take a registration back.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The lease that a registration lives on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +127,15 @@ impl Registration {
         match self.0.lease.send_replace(None) {
             Some(lease) => self.0.store.revoke(lease.id).await,
             None => Ok(()),
+        }
+    }
+
+    /// `end`, as a daemon does it last: within 2 s, and what came of it is in the log.
+    pub async fn farewell(&self) {
+        match timeout(FAREWELL, self.end()).await {
+            Ok(Ok(())) => tracing::info!("the registration is given back"),
+            Ok(Err(error)) => tracing::warn!(%error, "the registration stays until its lease runs out"),
+            Err(_) => tracing::warn!("etcd does not answer: the registration stays until its lease runs out"),
         }
     }
 

@@ -88,6 +88,8 @@ pub struct State {
     pub run: Run,
     /// A creation, copy or rewind runs.
     pub copying: bool,
+    /// Attempts to keep the data under another primary that failed in a row.
+    pub keep_failures: u32,
     pub sample: Option<Sample>,
     /// Last known position of a server that does not run.
     pub stopped_at: Option<WalPosition>,
@@ -124,6 +126,7 @@ impl State {
             data: Data::Absent,
             run: Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash: None },
             copying: false,
+            keep_failures: 0,
             sample: None,
             stopped_at: None,
             system_id: 0,

@@ -36,6 +36,10 @@ pub fn read_spec(path: &Path) -> Result<StoredSpec, String> {
     let flaw = StoredSpec::flaw(&document);
     let unreadable = |error: serde_json::Error| refuse(flaw.unwrap_or_else(|| error.to_string()));
     let spec: StoredSpec = serde_json::from_value(document).map_err(unreadable)?;
+    // Stored by a later version, such a field is kept; written by hand, it is a slip.
+    if let Some(unknown) = spec.extra.keys().next() {
+        return Err(refuse(format!("unknown field {unknown}")));
+    }
     spec.resolve().map_err(|bad| named(bad.to_string()))?;
     Ok(spec)
 }
@@ -60,6 +64,7 @@ mod tests {
         for (text, word) in [
             ("{", "no cluster specification"),
             ("{}", "initMode"),
+            (r#"{"initMode":"new","nonsense":1}"#, "unknown field nonsense"),
             (r#"{"initMode":"neu"}"#, "neu"),
             (r#"{"proxyTimeout":"-1s"}"#, "proxyTimeout"),
         ] {

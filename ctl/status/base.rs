@@ -1,7 +1,12 @@
 //! What etcd alone tells about a cluster, and what is wrong with what it holds.
 
 use stolon::{
-    model::{ClusterData, ClusterName, Epoch, KeeperUid, cluster::DbRole, cluster::Phase, cluster::Stage},
+    model::{
+        ClusterData, ClusterName, Epoch, KeeperUid,
+        cluster::Phase,
+        cluster::Stage,
+        cluster::{Db, DbRole},
+    },
     store::Mirror,
 };
 
@@ -172,12 +177,20 @@ fn keeper(uid: &KeeperUid, mirror: &Mirror, data: Option<&ClusterData>) -> Keepe
         pg_wanted_generation: db.map_or(0, |db| db.generation.0),
         pg_current_generation: db.map_or(0, |db| db.status.current_generation.0),
         db: db.map(|db| db.uid.to_string()),
-        role: db.map(|db| if db.spec.role == DbRole::Master { "primary".into() } else { "standby".into() }),
+        role: data.zip(db).map(|(data, db)| role(data, db).to_owned()),
         registered: info.is_some(),
         grpc_address: info.and_then(|info| some(&info.grpc_address)),
         position: db.map(|db| position(db.status.timeline_id, db.status.xlog_pos)).unwrap_or_default(),
         leaving: info.is_some_and(|info| info.leaving),
         ..Keeper::default()
+    }
+}
+
+fn role(data: &ClusterData, db: &Db) -> &'static str {
+    match db.spec.role {
+        DbRole::Master if data.cluster.status.master.as_ref() == Some(&db.uid) => "primary",
+        DbRole::Master => "former primary",
+        DbRole::Standby => "standby",
     }
 }
 

@@ -29,6 +29,9 @@ const KEEPERS: [&str; 11] = [
 ];
 const PROXIES: [&str; 5] = ["UID", "ROUTE EPOCH", "CONNECTIONS", "ADDRESS", "GRPC"];
 
+/// As the sentinels judge it.
+const SILENT_MS: u64 = 1000;
+
 fn head(cluster: &Cluster) -> String {
     let state = match (&cluster.fencing, cluster.available) {
         (Some(_), _) => "changing its primary",
@@ -91,6 +94,7 @@ fn problems(status: &Status) -> Vec<String> {
 fn keeper(keeper: &Keeper) -> Vec<String> {
     let health = match (keeper.registered, keeper.healthy) {
         (false, _) => "NO (gone)",
+        (true, false) if keeper.report_age_ms.is_none_or(|age| age > SILENT_MS) => "NO (silent)",
         (true, false) => "NO",
         (true, true) => "yes",
     };

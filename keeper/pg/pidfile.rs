@@ -45,13 +45,14 @@ impl PidFile {
         PidFile::parse(&std::fs::read_to_string(data.join("postmaster.pid")).ok()?)
     }
 
-    /// Removes a lock file of a run that is over (postmaster.pid, or the socket's) if a stranger has its process id now:
-    /// PostgreSQL asks only whether some process has that id (in a container that is started again, one soon does), and
-    /// would refuse to start. To be called as PostgreSQL's user, and only when it is known that nothing runs on the data.
+    /// Removes a lock file of a run that is over (postmaster.pid, or the socket's) if a stranger has its process id now (in
+    /// a container that is started again, one soon does), or if its process is dead and nobody has waited for it yet:
+    /// PostgreSQL asks only whether some process has that id, and would refuse to start. To be called as PostgreSQL's user,
+    /// and only when it is known that nothing runs on the data.
     pub fn remove_misleading(lock: &Path) -> Result<(), PgError> {
         let text = std::fs::read_to_string(lock).unwrap_or_default();
-        let stranger = PidFile::parse(&text).and_then(|file| Stat::read(file.pid));
-        if stranger.is_some_and(|stat| !stat.dead && stat.name != POSTGRES) {
+        let holder = PidFile::parse(&text).and_then(|file| Stat::read(file.pid));
+        if holder.is_some_and(|stat| stat.dead || stat.name != POSTGRES) {
             files::remove(lock).map_err(PgError::io("remove", lock))?;
         }
         Ok(())
@@ -102,6 +103,27 @@ mod tests {
         assert_eq!(PidFile::parse(text), Some(PidFile { pid: 3142, status: Some(PmStatus::Ready) }));
         assert_eq!(PidFile::parse("3142\n/d\n"), Some(PidFile { pid: 3142, status: None }));
         assert_eq!(PidFile::parse("-3142\n/d\n"), None);
+    }
+
+    #[test]
+    fn a_lock_of_a_process_that_is_dead_or_no_postgres_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("lock");
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        let began = std::time::Instant::now();
+        while Stat::read(dead.id()).is_some_and(|stat| !stat.dead) {
+            assert!(began.elapsed().as_secs() < 5, "`true` ends");
+            std::thread::yield_now();
+        }
+        for pid in [dead.id(), std::process::id()] {
+            std::fs::write(&lock, format!("{pid}\n/d\n")).unwrap();
+            PidFile::remove_misleading(&lock).unwrap();
+            assert!(!lock.exists(), "{pid}");
+        }
+        dead.wait().unwrap();
+        std::fs::write(&lock, format!("{}\n/d\n", dead.id())).unwrap();
+        PidFile::remove_misleading(&lock).unwrap();
+        assert!(lock.exists(), "PostgreSQL sees by itself that nobody has this id");
     }
 
     #[tokio::test]

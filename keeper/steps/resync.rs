@@ -10,9 +10,12 @@ use stolon::model::{
 use super::{Done, Hands, StepError, is_copy};
 use crate::{
     journal::{Branch, DbState},
-    pg::{ConfRole, Control, PgError, Server},
+    pg::{ConfRole, Control, DataState, PgError, Server},
     plan::{Data, Fit, Method, fit},
 };
+
+/// To keep whole data, before they are copied anew.
+const ATTEMPTS: u32 = 3;
 
 impl Hands {
     pub(super) async fn resync(&self, db: &DbUid, upstream: &Upstream, method: Method) -> Done {
@@ -28,6 +31,7 @@ impl Hands {
         let made = self.make(&assignment, &server, &ready, method).await;
         self.copying(false);
         made?;
+        self.shared.note(|state, _| state.keep_failures = 0);
         self.journal(|journal| {
             journal.branch = Some(Branch { epoch: ready.epoch, timeline: ready.timeline });
             (journal.recruit, journal.primary_epoch) = (None, Default::default());
@@ -51,6 +55,7 @@ impl Hands {
             match self.keep(assignment, server, ready).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
+                Err(error) if self.may_pass(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the data in this directory can't be kept, so it is copied anew");
                     self.look_at_data();
@@ -61,6 +66,20 @@ impl Hands {
         self.instance.base_backup(server, &assignment.db.slot()).await?;
         tracing::info!("the copy is complete");
         Ok(())
+    }
+
+    /// What failed may succeed when tried again, and the data are still whole. A copy of a large database takes hours.
+    fn may_pass(&self, error: &StepError) -> bool {
+        let whole = matches!(self.instance.data_state(), DataState::Primary | DataState::Standby);
+        match error {
+            StepError::NotNow(_) | StepError::Store(_) | StepError::Journal(_) => true,
+            StepError::Postgres(PgError::Refused(_)) => false,
+            StepError::Postgres(_) if !whole => false,
+            StepError::Postgres(_) => self.shared.note(|state, _| {
+                state.keep_failures += 1;
+                state.keep_failures < ATTEMPTS
+            }),
+        }
     }
 
     /// Data of another database are nobody's to replace.

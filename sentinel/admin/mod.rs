@@ -77,7 +77,12 @@ impl Admin {
         if !error.is_empty() {
             answer.problems.insert(0, format!("etcd can't be reached by this sentinel ({error})"));
         }
-        if self.leads(mirror.as_ref()) {
+        let leads = self.leads(mirror.as_ref());
+        for entry in &mut answer.sentinels {
+            // What etcd said last is no news of others while it is away.
+            entry.leader &= if entry.uid == answer.answered_by { leads } else { error.is_empty() };
+        }
+        if leads {
             let reasons = self.mood.now().reasons;
             answer
                 .problems

@@ -1,11 +1,13 @@
 //! The whole cluster in one answer: what etcd says, with what was observed beside it. A function of both and the time.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use stolon::{
     model::{
         ClusterData, KeeperUid, Moment,
         cluster::{Db, DbRole},
+        registration::PrimaryKey,
+        report::ProbeResult,
         view,
     },
     store::Mirror,
@@ -17,6 +19,9 @@ use crate::{
     decide::Facts,
     observe::{Observations, Peer},
 };
+
+/// Ten heartbeats (R13) without one.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// Without the uid of who answers, and the reasons of the leader.
 pub fn cluster(now: Moment, mirror: &Mirror, seen: &Observations) -> v1::GetClusterStatusResponse {
@@ -30,13 +35,53 @@ pub fn cluster(now: Moment, mirror: &Mirror, seen: &Observations) -> v1::GetClus
         epoch: data.map_or(0, |data| data.epoch().0),
         fencing: data.and_then(|data| data.fencing()).map(Into::into),
         primary: primary.as_ref().map(Into::into),
-        available: data.is_some_and(|data| problems::available(mirror, data)),
-        problems: problems::visible(mirror).into_iter().chain(failures(seen)).collect(),
+        available: available(now, mirror, seen),
+        problems: problems::visible(mirror)
+            .into_iter()
+            .chain(silent(now, mirror, seen))
+            .chain(failures(seen))
+            .collect(),
         sentinels: sentinels(mirror),
         keepers: keepers(now, mirror, data, seen),
         proxies: proxies(now, mirror, seen),
         answered_by: String::new(),
     }
+}
+
+/// A client can write now, as far as is known: both keys stand, no change is in progress, and the primary says that it
+/// serves, or answers somebody while its keeper is silent. Cluster data that can't be used take nothing away.
+fn available(now: Moment, mirror: &Mirror, seen: &Observations) -> bool {
+    let (Some(primary), Some(ready)) = (&mirror.primary, &mirror.ready) else { return false };
+    let keys = (primary.value.epoch, &primary.value.db) == (ready.value.epoch, &ready.value.db);
+    let data = mirror.data().filter(|_| problems::unusable(mirror).is_none());
+    keys && data.is_none_or(|(data, _)| problems::available(mirror, data)) && answers(now, mirror, seen, &primary.value)
+}
+
+fn answers(now: Moment, mirror: &Mirror, seen: &Observations, primary: &PrimaryKey) -> bool {
+    if seen.hears(now, &primary.keeper, SILENT) {
+        return facts(mirror, seen, &primary.keeper).serves(&primary.db, true);
+    }
+    let round = seen.round.as_ref().filter(|round| round.target == primary.keeper);
+    round.is_some_and(|round| {
+        let results = round.others.values().chain([&round.own]).flatten();
+        results.into_iter().any(|result| *result == ProbeResult::Answered)
+    })
+}
+
+fn facts<'a>(mirror: &'a Mirror, seen: &'a Observations, uid: &KeeperUid) -> Facts<'a> {
+    Facts { registered: mirror.keepers.get(uid), peer: seen.keepers.get(uid) }
+}
+
+/// Registered, so that its process may live, and not heard.
+fn silent(now: Moment, mirror: &Mirror, seen: &Observations) -> Vec<String> {
+    let missed = mirror.keepers.keys().filter(|uid| !seen.hears(now, uid, SILENT));
+    let line = |uid: &KeeperUid| match seen.keepers.get(uid).and_then(|peer| peer.report.as_ref()) {
+        Some((_, at)) => {
+            format!("keeper {uid} is silent: its last report is {:.1} s old", now.since(*at).as_secs_f64())
+        }
+        None => format!("keeper {uid} is registered and has not reported to this sentinel yet"),
+    };
+    missed.map(line).collect()
 }
 
 fn failures(seen: &Observations) -> impl Iterator<Item = String> + '_ {
@@ -70,15 +115,15 @@ fn keeper(
     seen: &Observations,
     uid: &KeeperUid,
 ) -> v1::KeeperEntry {
-    let facts = Facts { registered: mirror.keepers.get(uid), peer: seen.keepers.get(uid) };
+    let facts = facts(mirror, seen, uid);
     let db = data.and_then(|data| data.db_of(uid)).map(|(_, db)| db);
     let failed = data.and_then(|data| data.keepers.get(uid)).is_some_and(|keeper| keeper.status.force_fail);
-    let here = facts.registered.is_some() || facts.report().is_some();
+    let here = seen.hears(now, uid, SILENT);
     let (report, report_age_ms) = last(now, facts.peer);
     v1::KeeperEntry {
         uid: uid.to_string(),
         db: db.map(|db| db.uid.to_string()).unwrap_or_default(),
-        role: db.map(role).unwrap_or_default().into(),
+        role: data.zip(db).map(|(data, db)| role(data, db)).unwrap_or_default().into(),
         listen_address: facts.postgres_address().map(|(host, port)| join(&host, port)).unwrap_or_default(),
         grpc_address: facts.info().map(|info| info.grpc_address.clone()).unwrap_or_default(),
         registered: facts.registered.is_some(),
@@ -91,9 +136,10 @@ fn keeper(
     }
 }
 
-fn role(db: &Db) -> &'static str {
+fn role(data: &ClusterData, db: &Db) -> &'static str {
     match db.spec.role {
-        DbRole::Master => "primary",
+        DbRole::Master if data.cluster.status.master.as_ref() == Some(&db.uid) => "primary",
+        DbRole::Master => "former primary",
         DbRole::Standby => "standby",
     }
 }

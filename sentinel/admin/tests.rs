@@ -6,13 +6,13 @@ use stolon::{
     model::{
         ClusterData, Epoch, KeeperUid, LeaseId, Moment, Revision,
         registration::{PrimaryKey, ReadyKey},
-        report::KeeperReport,
+        report::{KeeperReport, PostgresState, ProbeResult},
     },
     store::{Held, Mirror, Stored},
 };
 
 use super::status;
-use crate::observe::Observations;
+use crate::observe::{Observations, Round};
 
 fn now() -> Moment {
     Moment::from_boot(Duration::from_secs(100))
@@ -36,10 +36,23 @@ fn serving() -> Mirror {
     }
 }
 
+/// What a serving primary reports, as of `age` ago.
+fn reporting(mirror: &Mirror, age: Duration) -> Observations {
+    let mut seen = Observations::default();
+    let primary = &mirror.primary.as_ref().unwrap().value;
+    let mut report = KeeperReport::default();
+    report.postgres.db = Some(primary.db.clone());
+    report.postgres.state = PostgresState::Primary;
+    seen.keeper_connected(now() - age, &primary.keeper);
+    seen.keeper_report(now() - age, &primary.keeper, report);
+    seen
+}
+
 #[test]
 fn a_cluster_is_available_only_while_its_primary_holds_both_keys_and_nothing_changes() {
-    let answer = |mirror: &Mirror| status::cluster(now(), mirror, &Observations::default());
     let mirror = serving();
+    let seen = reporting(&mirror, Duration::from_millis(100));
+    let answer = |mirror: &Mirror| status::cluster(now(), mirror, &seen);
     assert!(answer(&mirror).available && answer(&mirror).primary.is_some_and(|primary| primary.keeper == "keeper0"));
     for (word, spoil) in [
         ("authority", (|m: &mut Mirror| m.primary = None) as fn(&mut Mirror)),
@@ -51,6 +64,26 @@ fn a_cluster_is_available_only_while_its_primary_holds_both_keys_and_nothing_cha
         let answer = answer(&mirror);
         assert!(!answer.available && answer.problems.iter().any(|line| line.contains(word)), "{:?}", answer.problems);
     }
+    let mut damaged = serving();
+    damaged.cluster.as_mut().unwrap().data = ClusterData::parse(b"{").map(Arc::new);
+    assert!(answer(&damaged).available, "what can't be read takes nothing from the clients");
+}
+
+#[test]
+fn a_primary_that_is_silent_or_stopped_is_not_available_whatever_its_keys_say() {
+    let mirror = serving();
+    let available = |seen: &Observations| status::cluster(now(), &mirror, seen).available;
+    assert!(!available(&Observations::default()), "nothing was heard of it");
+    let mut silent = reporting(&mirror, Duration::from_secs(2));
+    assert!(!available(&silent));
+    let target = KeeperUid::parse("keeper0").unwrap();
+    let others = [("keeper1".to_owned(), Some(ProbeResult::Answered))].into();
+    silent.round = Some(Round { target, asked: now(), deadline: now(), own: Some(ProbeResult::TimedOut), others });
+    assert!(available(&silent), "it answers somebody");
+    let mut stopped = reporting(&mirror, Duration::from_millis(50));
+    let keeper = &mirror.primary.as_ref().unwrap().value.keeper;
+    stopped.keeper_report(now(), keeper, KeeperReport::default());
+    assert!(!available(&stopped));
 }
 
 #[test]

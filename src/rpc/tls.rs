@@ -11,8 +11,8 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::time::timeout;
 
@@ -115,6 +115,16 @@ fn read(cert: &Path, key: &Path, ca: &Path) -> Result<Configs, String> {
         .map_err(|error| format!("--grpc-cert-file {} with --grpc-key-file {}: {error}", cert.display(), key.display()))
 }
 
+/// A daemon with a certificate that its peers refuse runs on without streams: they cost speed, never safety.
+fn warn_of_refusal(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'static>]) {
+    let Some((own, issuers)) = chain.split_first() else { return };
+    if let Err(error) = verifier.verify_client_cert(own, issuers, UnixTime::now()) {
+        tracing::error!(
+            "--grpc-cert-file, checked against --grpc-ca-file: others will refuse this certificate: {error}"
+        );
+    }
+}
+
 fn bytes(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{flag} {} can't be read: {error}", path.display()))
 }
@@ -138,6 +148,7 @@ fn configs(
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
+    warn_of_refusal(&*verifier, &chain);
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

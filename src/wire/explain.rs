@@ -24,5 +24,11 @@ pub fn explain(status: &Status) -> String {
         }
         cause = error.source();
     }
-    if parts.is_empty() { status.code().description().to_owned() } else { parts.join(": ") }
+    if parts.is_empty() {
+        return status.code().description().to_owned();
+    }
+    let text = parts.join(": ");
+    // What `openssl x509 -req` makes without extensions.
+    let old = text.contains("UnsupportedCertVersion");
+    text + if old { " (an X.509 certificate of version 3, with a subjectAltName, is needed)" } else { "" }
 }

@@ -15,7 +15,7 @@ use stolon::model::KeeperUid;
 
 use crate::{
     cli::{Cli, PostgresArgs},
-    journal::{Files, KeeperState},
+    journal::{Files, Folder, KeeperState},
     login,
     pg::{Binaries, Instance, InstanceConfig, Postmaster, RunAs, check_exposure},
 };
@@ -41,6 +41,12 @@ pub struct Place {
     pub boot: String,
     pub device: u64,
     pub inode: u64,
+}
+
+impl Place {
+    pub fn folder(&self) -> Folder {
+        Folder { device: self.device, inode: self.inode }
+    }
 }
 
 /// Longest path of a Unix socket (`sun_path`), with its end.

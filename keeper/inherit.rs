@@ -31,6 +31,11 @@ pub async fn inherit(ground: &Ground, state: &mut State, store: &Store) -> Resul
     let server = Postmaster::adopt(&ground.instance).map_err(|error| error.to_string())?;
     let writer = state.journal.writer.clone().filter(|writer| same_place(writer, ground));
     let Some(server) = server else {
+        // A session that outlived its postmaster may still commit: it goes before anybody may have the lease.
+        let leftovers = tokio::task::block_in_place(|| ground.instance.kill_leftovers());
+        if leftovers.processes > 0 {
+            tracing::warn!(processes = leftovers.processes, "killed what a dead postmaster left behind");
+        }
         if let Some(writer) = writer {
             give_back(store, writer.lease).await;
         }

@@ -53,6 +53,8 @@ pub struct Journal {
     pub recruit: Option<Recruit>,
     /// The epoch in which this data was last started or promoted as primary; persisted before it is.
     pub primary_epoch: Epoch,
+    /// The directory that this was written in then; in a copy of it nobody is primary (execution 21).
+    pub primary_place: Option<Folder>,
     /// The promotion whose branch of history this data lies on.
     pub branch: Option<Branch>,
     /// Who wrote this: see `Writer`.
@@ -81,6 +83,13 @@ impl Journal {
 pub struct Branch {
     pub epoch: Epoch,
     pub timeline: u32,
+}
+
+/// A directory, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folder {
+    pub device: u64,
+    pub inode: u64,
 }
 
 /// The keeper process that wrote the journal: a successor may use its lease only in the same boot, on the same directory

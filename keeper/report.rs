@@ -40,7 +40,7 @@ fn failure(state: &State) -> String {
 fn postgres(state: &State, now: Moment) -> PostgresReport {
     let sample = state.sample.as_ref();
     PostgresReport {
-        state: server(state),
+        state: server(state, now),
         db: state.db.uid.clone(),
         generation: state.db.generation,
         system_id: state.system_id,
@@ -56,10 +56,18 @@ fn postgres(state: &State, now: Moment) -> PostgresReport {
     }
 }
 
-fn server(state: &State) -> PostgresState {
+/// The holder of an epoch that it was primary in, and whose server was ended for want of authority, starts it again in
+/// place: to call it dead would make a failover of each outage of etcd (execution 16).
+fn restarts(state: &State, now: Moment) -> bool {
+    let (journal, held) = (&state.journal, state.grant(now).map(|grant| grant.epoch));
+    state.run.crash.is_none() && held == Some(journal.primary_epoch) && journal.promised < journal.primary_epoch
+}
+
+fn server(state: &State, now: Moment) -> PostgresState {
     match (state.run.phase, state.data) {
         (Phase::Stopped, _) if state.copying => PostgresState::Copying,
         (Phase::Stopped, Data::Absent | Data::Incomplete) => PostgresState::Absent,
+        (Phase::Stopped, _) if restarts(state, now) => PostgresState::Starting,
         (Phase::Stopped, _) => PostgresState::Stopped,
         (Phase::StartingPrimary | Phase::StartingStandby | Phase::Promoting, _) => PostgresState::Starting,
         (Phase::Standby, _) => PostgresState::Standby,

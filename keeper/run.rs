@@ -103,6 +103,7 @@ async fn known(ground: &Ground, store: &Store) -> Result<(Shared, Begin), String
     let parameters = crate::steps::initial_parameters(&db);
     let mut state = State::new(ground.uid.clone(), ground.state.clone(), db, journal, clock::now());
     state.parameters = parameters;
+    state.folder = Some(ground.place.folder());
     state.directory = ground.instance.keeper_dir().display().to_string();
     let Inheritance { server, begin } = inherit(ground, &mut state, store).await?;
     let shared = Shared::new(state);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use stolon::{
     model::{
         DbUid, Epoch, Generation, KeeperUid, Moment, Revision, WalPosition,
+        cluster::Phase as ClusterPhase,
         view::{InitMode, KeeperView, Upstream},
     },
     store::{LeaseState, Mirror},
@@ -12,7 +13,7 @@ use stolon::{
 
 use crate::{
     authority::{Authority, Grant},
-    journal::{DbState, Journal, KeeperState},
+    journal::{DbState, Folder, Journal, KeeperState},
     pg::{ProcessId, Sample},
     plan::{Claim, Crash, Data, Leaving, Process, Situation},
 };
@@ -70,6 +71,8 @@ pub struct State {
     pub me: KeeperUid,
     /// The keeper's directory, for people.
     pub directory: String,
+    /// The directory that this process works in.
+    pub folder: Option<Folder>,
     pub keeper: KeeperState,
     pub db: DbState,
     pub journal: Journal,
@@ -122,6 +125,7 @@ impl State {
             mirror: None,
             lease: None,
             authority_since: now,
+            folder: None,
             inherits_until: None,
             data: Data::Absent,
             run: Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash: None },
@@ -230,7 +234,11 @@ impl State {
         let named = data.primary().is_some_and(|(_, db)| db.spec.keeper_uid == self.me) && data.fencing().is_none();
         let registered = mirror.keepers.get(&self.me).is_some_and(|own| own.lease == lease.id);
         let gone = mirror.primary.is_none() && data.epoch() > self.journal.promised && !data.epoch().is_none();
-        named && registered && gone
+        // The holder itself (R3), not a copy of its directory: that one waits to be chosen, by its position. What was never
+        // primary can put nothing back, but for the first primary of all, which nobody else has data of.
+        let holder = self.journal.primary_epoch == data.epoch() && self.journal.primary_place == self.folder;
+        let first = data.cluster.status.phase == ClusterPhase::Initializing;
+        named && registered && gone && (holder || first)
     }
 
     pub fn process(&self) -> Process {

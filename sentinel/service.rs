@@ -80,7 +80,8 @@ impl Service {
             return refuse(format!("this is cluster {} with uid {ours}, not {theirs}", self.cluster));
         }
         match S::lease(mirror, &uid) {
-            Some(lease) if !identity.lease.is_none() && lease != identity.lease => {
+            // Not even one without a lease: a second process of that name would speak for the registered one.
+            Some(lease) if lease != identity.lease => {
                 refuse(format!("{} {} is registered on another lease", S::KIND, identity.uid))
             }
             _ => Ok(uid),

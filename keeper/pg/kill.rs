@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    RunAs,
+    Instance, RunAs,
     proc::{self, Folder, ProcessId, Stat, raw},
     runas::as_user,
 };
@@ -39,6 +39,13 @@ pub fn kill_postgres(data_dir: &Path, postmaster: Option<ProcessId>, run_as: Opt
     // As the server's own user: root without CAP_SYS_PTRACE (a container) can't see where a process works.
     as_user(run_as, || Killer::new(data_dir, postmaster).run())
         .unwrap_or_else(|_| Killer::new(data_dir, postmaster).run())
+}
+
+impl Instance {
+    /// Kills what works in the data directory without a postmaster that is known. Blocks, as `kill_postgres`.
+    pub fn kill_leftovers(&self) -> Killed {
+        kill_postgres(&self.data_dir(), None, self.run_as())
+    }
 }
 
 struct Killer {

@@ -31,18 +31,21 @@ pub fn fit(branch: Option<Branch>, position: Option<WalPosition>, lineage: &[Lin
     if branch.epoch == ready.epoch {
         return if branch.timeline == ready.timeline { Fit::Follows } else { Fit::OtherLineage };
     }
-    let known = lineage.iter().any(|l| l.epoch == branch.epoch && l.timeline == branch.timeline);
-    if !known {
+    let Some(own) = lineage.iter().find(|l| l.epoch == branch.epoch && l.timeline == branch.timeline) else {
         return Fit::OtherLineage;
+    };
+    let later = lineage.iter().filter(|l| l.epoch > branch.epoch && l.epoch < ready.epoch);
+    let later = later.map(|l| (l.timeline, l.switch_lsn, &l.db)).chain([(ready.timeline, ready.switch_lsn, &ready.db)]);
+    for (timeline, switch, db) in later {
+        if timeline != branch.timeline {
+            return position.map_or(Fit::Unknown, |position| before_switch(position, switch));
+        }
+        // The same primary may go on in its timeline; whoever else reached that number left the history before it.
+        if *db != own.db {
+            return Fit::OtherLineage;
+        }
     }
-    let later =
-        lineage.iter().filter(|l| l.epoch > branch.epoch && l.epoch < ready.epoch).map(|l| (l.timeline, l.switch_lsn));
-    let left = later.chain([(ready.timeline, ready.switch_lsn)]).find(|(timeline, _)| *timeline != branch.timeline);
-    match (left, position) {
-        (None, _) => Fit::Follows,
-        (Some(_), None) => Fit::Unknown,
-        (Some((_, switch)), Some(position)) => before_switch(position, switch),
-    }
+    Fit::Follows
 }
 
 fn before_switch(position: WalPosition, switch: stolon::model::Lsn) -> Fit {
@@ -103,8 +106,18 @@ mod tests {
     }
 
     #[test]
+    fn a_timeline_number_that_another_db_used_again_is_another_lineage_though_both_are_recorded() {
+        let lineage = [line(1, 1, 0), line(2, 2, 100), Lineage { db: DbUid::parse("db2").unwrap(), ..line(3, 2, 100) }];
+        assert_eq!(fit(on(2, 2), at(2, 150), &lineage[..2], &ready(3, 2, 100)), Fit::OtherLineage);
+        assert_eq!(fit(on(2, 2), at(2, 90), &lineage, &ready(4, 3, 300)), Fit::OtherLineage);
+        assert_eq!(fit(on(3, 2), at(2, 150), &lineage, &ready(4, 3, 300)), Fit::Follows);
+        assert_eq!(fit(on(1, 1), at(1, 100), &lineage, &ready(4, 3, 300)), Fit::Follows);
+    }
+
+    #[test]
     fn an_epoch_that_kept_the_timeline_is_no_switch() {
-        let lineage = [line(1, 1, 0)];
+        let mut lineage = [line(1, 1, 0)];
+        lineage[0].db = DbUid::parse("db2").unwrap();
         assert_eq!(fit(on(1, 1), at(1, 500), &lineage, &ready(2, 1, 0)), Fit::Follows);
     }
 

@@ -16,6 +16,11 @@ pub fn plan(s: &Situation, view: &KeeperView, mark: &Fencing) -> Option<Plan> {
     let ours = s.db.uid.as_ref() == Some(&assignment.db);
     match assignment.role {
         Role::Standby(_) if ours && s.data == Data::Standby => Some(standby(s, mark)),
+        // A primary of before, whose successor may never have served: it can return only when it has promised, too.
+        Role::Primary { .. } if ours && s.journal.promised < mark.epoch => {
+            let step = Step::GiveUp { epoch: mark.epoch, planned: false };
+            Some(Plan::new(step, format!("epoch {} ends, which was not served here", mark.epoch)))
+        }
         // A copy in progress may go on: it follows nobody yet. Nothing new is begun: sets and members are frozen.
         _ => Some(Plan::wait(format!("epoch {} is being ended", mark.epoch))),
     }

@@ -14,7 +14,10 @@ use stolon::{
 use tracing::{Instrument, info_span};
 
 use super::{Done, Hands, StepError};
-use crate::{journal::Branch, state::Phase, state::Promotion};
+use crate::{
+    journal::{Branch, Journal},
+    state::{Phase, Promotion},
+};
 
 /// A running primary answers the sampler in milliseconds.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -31,7 +34,7 @@ impl Hands {
     async fn promote_traced(&self, epoch: Epoch) -> Done {
         let server = self.shared.running().ok_or_else(|| StepError::NotNow("PostgreSQL does not run".into()))?;
         let before = self.shared.look(|state, _| state.journal.primary_epoch);
-        self.journal(|journal| journal.primary_epoch = epoch)?;
+        self.journal(|journal| self.reign(journal, epoch))?;
         let asked = self.shared.change(|state, now| {
             let may = state.grant(now).is_some_and(|grant| grant.epoch == epoch) && state.run.phase == Phase::Standby;
             if may {
@@ -56,6 +59,11 @@ impl Hands {
         Ok(())
     }
 
+    /// Where this data is primary, and in which epoch.
+    pub(super) fn reign(&self, journal: &mut Journal, epoch: Epoch) {
+        (journal.primary_epoch, journal.primary_place) = (epoch, Some(self.place.folder()));
+    }
+
     /// Context of the transaction that gave this epoch to us.
     fn election_context(&self, epoch: Epoch) -> String {
         let mirror = self.shared.look(|state, _| state.mirror.clone());
@@ -67,7 +75,7 @@ impl Hands {
     pub(super) fn adopt_epoch(&self, epoch: Epoch) -> Done {
         self.granted(epoch)?;
         self.journal(|journal| {
-            journal.primary_epoch = epoch;
+            self.reign(journal, epoch);
             journal.recruit = None;
         })?;
         tracing::info!(%epoch, "primary in this epoch without having stopped");
@@ -93,7 +101,11 @@ impl Hands {
         };
         let value = serde_json::to_vec(&ready).map_err(|error| StepError::NotNow(error.to_string()))?;
         let keys = self.store.keys();
-        let txn = Txn::new().when_revision(keys.primary(), held.modified).put_on(lease.id, keys.ready(), value);
+        let txn = Txn::new().when_revision(keys.primary(), held.modified).put(keys.served(), value.clone()).put_on(
+            lease.id,
+            keys.ready(),
+            value,
+        );
         if self.store.transact(&txn).await? == Outcome::Conflict {
             return Err(StepError::NotNow("the key `primary` has changed".into()));
         }

@@ -13,7 +13,7 @@ impl Hands {
     /// The epoch is on disk before the server runs in it (R11).
     pub(super) async fn start_primary(&self, epoch: Epoch) -> Done {
         self.journal(|journal| {
-            journal.primary_epoch = epoch;
+            self.reign(journal, epoch);
             journal.recruit = None;
         })?;
         self.write_conf(ConfRole::Primary)?;

@@ -82,7 +82,10 @@ impl Hands {
                 self.look_at_data();
                 Ok(())
             }
-            None => self.kill().await,
+            None => {
+                tokio::task::block_in_place(|| self.instance.kill_leftovers());
+                Ok(())
+            }
         }
     }
 

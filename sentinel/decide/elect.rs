@@ -6,7 +6,9 @@ use stolon::model::{
     registration::PrimaryKey,
 };
 
-use super::{Case, Decision, Holder, PrimaryChange, Proof, REVOKED, Step, choose::Winner, fence, next_epoch, specs};
+use super::{
+    Case, Decision, Holder, PrimaryChange, Proof, REVOKED, Step, choose::Winner, fence, members, next_epoch, specs,
+};
 
 /// Why no election can be held for this cluster; the rules for synchronous replication (R18-R21) belong here.
 pub fn not_supported(case: &Case<'_>) -> Option<String> {
@@ -74,6 +76,7 @@ pub fn change(case: &Case<'_>, mark: &Fencing, winner: &Winner, proof: Proof) ->
 /// serves; all others follow the winner.
 fn under(case: &Case<'_>, mark: &Fencing, winner: &Winner) -> ClusterData {
     let mut next = case.data.clone();
+    members::lineage(case, &mut next);
     let followers: Vec<DbUid> = case
         .data
         .dbs

@@ -4,6 +4,7 @@
 use stolon::model::{
     ClusterData, DbUid, ProxyUid,
     cluster::{DbInitMode, DbRole, Lineage, Phase},
+    registration::ReadyKey,
 };
 
 use super::{Case, Decision, Step, init, specs, standbys, status};
@@ -30,9 +31,12 @@ pub fn tend(case: &Case<'_>, plan: &mut Decision, fresh: &mut dyn FnMut() -> Str
     }
 }
 
-/// R11: what the promotion left behind, as the winner wrote it.
-fn lineage(case: &Case<'_>, next: &mut ClusterData) {
-    let Some(ready) = case.mirror.ready.as_ref().filter(|_| case.ready()).map(|held| &held.value) else { return };
+/// R11: what the promotion left behind, as the winner wrote it; it may have ended since.
+pub fn lineage(case: &Case<'_>, next: &mut ClusterData) {
+    let ready = case.mirror.ready.as_ref().filter(|_| case.ready()).map(|held| &held.value);
+    let served = case.mirror.served.as_ref();
+    let ours = |ready: &&ReadyKey| ready.epoch <= case.epoch() && case.data.dbs.contains_key(&ready.db);
+    let Some(ready) = ready.or(served).filter(ours) else { return };
     let history = &mut next.cluster.status.history;
     if history.last().is_none_or(|last| last.epoch < ready.epoch) {
         history.push(Lineage {

@@ -59,7 +59,8 @@ impl Observations {
         }
         self.last_epoch = Some(epoch);
         let ready = mirror.ready.as_ref().map_or(Epoch::NONE, |ready| ready.value.epoch);
-        self.ready_seen = self.ready_seen.max(ready);
+        let served = mirror.served.as_ref().map_or(Epoch::NONE, |served| served.epoch);
+        self.ready_seen = self.ready_seen.max(ready).max(served);
         self.forget(mirror);
     }
 

@@ -80,7 +80,11 @@ impl<T: Talk> Session<T> {
             if clock::now().since(began) >= GOOD {
                 pause = FIRST_PAUSE;
             }
-            sleep(pause).await;
+            // A hello that was refused, for want of a registration say, is made anew when there is another to say.
+            tokio::select! {
+                () = sleep(pause) => {}
+                Ok(()) = self.identity.changed() => {}
+            }
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }

@@ -39,6 +39,7 @@ impl Mirror {
             Some(Which::Candidate) => self.candidates.retain(|candidate| candidate.key != key),
             Some(Which::Primary) => self.primary = None,
             Some(Which::Ready) => self.ready = None,
+            Some(Which::Served) => self.served = None,
             Some(Which::Epoch) => self.highest_epoch = None,
             Some(Which::Strange(_)) | None => {}
         }
@@ -65,6 +66,7 @@ impl Mirror {
             Some(Which::Candidate) => self.candidate(entry)?,
             Some(Which::Primary) => self.primary = Some(held(entry)?),
             Some(Which::Ready) => self.ready = Some(held(entry)?),
+            Some(Which::Served) => self.served = Some(json(&entry.value)?),
             Some(Which::Epoch) => {
                 let text = String::from_utf8_lossy(&entry.value);
                 let epoch = text.trim().parse().map_err(|_| format!("{text:?} is no epoch"))?;

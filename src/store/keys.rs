@@ -18,6 +18,7 @@ pub(super) enum Which {
     Candidate,
     Primary,
     Ready,
+    Served,
     Epoch,
     /// A name that no program of this kind writes, with the reason.
     Strange(String),
@@ -62,6 +63,11 @@ impl Keys {
         self.below("ready")
     }
 
+    /// What `ready` said last; it outlives its writer.
+    pub fn served(&self) -> String {
+        self.below("served")
+    }
+
     /// The highest epoch ever (R2).
     pub fn epoch(&self) -> String {
         self.below("epoch")
@@ -79,6 +85,7 @@ impl Keys {
             ["clusterdata"] => Which::ClusterData,
             ["primary"] => Which::Primary,
             ["ready"] => Which::Ready,
+            ["served"] => Which::Served,
             ["epoch"] => Which::Epoch,
             ["keepers", "info", uid] => KeeperUid::parse(*uid).map_or_else(strange, Which::Keeper),
             ["proxies", "info", uid] => ProxyUid::parse(*uid).map_or_else(strange, Which::Proxy),

@@ -25,6 +25,8 @@ pub struct Mirror {
     pub candidates: Vec<Candidate>,
     pub primary: Option<Held<PrimaryKey>>,
     pub ready: Option<Held<ReadyKey>>,
+    /// The last `ready` ever written, on no lease: who has served, and by which promotion, whatever became of it (R11).
+    pub served: Option<ReadyKey>,
     /// The highest epoch ever, which survives whatever rewrites the cluster data (R2).
     pub highest_epoch: Option<(Epoch, Revision)>,
     /// Keys whose value can't be read, with the reason. Each is left alone, and harms nobody else.

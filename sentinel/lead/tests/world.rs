@@ -16,7 +16,7 @@ use stolon::{
         view::{KeeperView, Role},
     },
     rpc::{Dialer, FromSentinel, KeeperTalk, Reports, Streams, TlsArgs, Urge},
-    store::{Begin, Registration, Store, Txn},
+    store::{Begin, LeaseState, Registration, Store, Txn},
     task::{Shutdown, Tasks},
     wire::Identity,
 };
@@ -104,7 +104,8 @@ impl Fake {
         let cluster_name = ClusterName::parse("c").unwrap();
         let identity = Identity { cluster_name, cluster_uid: None, uid: uid.to_string(), lease: LeaseId::NONE };
         let (sender, events) = mpsc::channel(1);
-        let (_, identity) = watch::channel(identity);
+        let (named, identity) = watch::channel(identity);
+        tasks.spawn("identity", registered(registration.lease(), named));
         let dialer = Dialer::with_files(&TlsArgs::default()).unwrap();
         let streams = Streams::<KeeperTalk>::new(dialer, store.mirror(), identity, reports, sender);
         tasks.spawn("watch", store.clone().watch(shutdown.clone()));
@@ -117,6 +118,20 @@ impl Fake {
     pub fn die(&self) {
         self.memory.lock().unwrap().dead = true;
         self.urge.now(String::new());
+    }
+}
+
+/// The hello names the lease of the registration.
+async fn registered(
+    mut lease: watch::Receiver<Option<LeaseState>>,
+    identity: watch::Sender<Identity>,
+) -> Result<(), String> {
+    loop {
+        let id = lease.borrow_and_update().as_ref().map_or(LeaseId::NONE, |lease| lease.id);
+        identity.send_if_modified(|identity| std::mem::replace(&mut identity.lease, id) != id);
+        if lease.changed().await.is_err() {
+            return Ok(());
+        }
     }
 }
 

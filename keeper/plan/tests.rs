@@ -189,6 +189,16 @@ fn under_a_mark_the_old_primary_gives_up_for_good() {
 }
 
 #[test]
+fn a_primary_of_before_promises_too_or_it_could_never_return_when_its_successor_dies_unserved() {
+    let before = Keeper::primary().with(|k| {
+        k.view.primary =
+            Some(stolon::model::view::Primary { db: db(STANDBY), keeper: KeeperUid::parse("kx").unwrap() });
+        (k.view.fencing, k.process, k.grant) = (mark(Stage::Recruit, false), STOPPED, None);
+    });
+    assert_eq!(before.step, Step::GiveUp { epoch: Epoch(3), planned: false });
+}
+
+#[test]
 fn standbys_receive_until_they_are_recruited_and_then_follow_nobody() {
     let standby = Keeper::standby();
     assert_eq!(standby.with(|k| k.view.fencing = mark(Stage::Fence, false)).step, Step::Wait);

@@ -20,3 +20,4 @@ mod rejoin;
 mod store;
 mod trace;
 mod transcript;
+mod twins;

@@ -1,8 +1,8 @@
-//! stolon-keeper: parses, sets logs and traces up, runs, and says in one line what went wrong.
+//! stolon-keeper: command line and exit code. Everything else is in `run`.
 
 use std::process::ExitCode;
 
-use stolon::telemetry;
+use stolon::launch::{failed, launch};
 use stolon_keeper::cli::Cli;
 
 /// Work that may hang on a disk takes a thread each; heartbeats must always find one.
@@ -20,27 +20,6 @@ fn main() -> ExitCode {
         }
     }
     let instance = cli.id.as_ref().map_or_else(|| "keeper".to_owned(), ToString::to_string);
-    let telemetry = match telemetry::init(&cli.telemetry, "stolon-keeper", &instance) {
-        Ok(telemetry) => telemetry,
-        Err(problem) => return failed(&problem),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(stolon_keeper::run(cli));
-            runtime.shutdown_background();
-            outcome
-        }
-        Err(error) => Err(format!("no threads: {error}")),
-    };
-    telemetry.shutdown();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => failed(&problem),
-    }
-}
-
-fn failed(problem: &str) -> ExitCode {
-    eprintln!("error: {problem}");
-    ExitCode::FAILURE
+    let telemetry = cli.telemetry.clone();
+    launch("stolon-keeper", &instance, &telemetry, Some(THREADS), stolon_keeper::run(cli))
 }

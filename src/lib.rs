@@ -3,6 +3,7 @@
 //! `model <- wire <- {store, rpc, telemetry, task}`; the daemons stand on top and never depend on one another.
 
 pub mod cli;
+pub mod launch;
 pub mod model;
 pub mod rpc;
 pub mod store;

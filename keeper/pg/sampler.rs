@@ -144,8 +144,9 @@ async fn sample(client: &Client) -> Result<Option<Sample>, tokio_postgres::Error
         FROM (VALUES (1)) one LEFT JOIN (SELECT application_name, sync_state, flush_lsn \
         FROM pg_stat_get_wal_senders() sender, pg_stat_get_activity(sender.pid) WHERE sender.state = 'streaming') f ON true";
     let at = clock::now();
-    // Sent together, answered one after the other.
-    let (identity, state) = tokio::try_join!(replication::identify(client), sql::rows(client, STATE))?;
+    // Sent together, answered one after the other. The role comes first: a promotion in between must not give a primary on
+    // the timeline of before.
+    let (state, identity) = tokio::try_join!(sql::rows(client, STATE), replication::identify(client))?;
     let (Some(identity), Some(first)) = (identity, state.first()) else { return Ok(None) };
     let follower = |row: &tokio_postgres::SimpleQueryRow| {
         let flushed = row.get("flush_lsn").and_then(|lsn| lsn.parse().ok()).unwrap_or_default();

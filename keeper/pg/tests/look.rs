@@ -93,8 +93,9 @@ async fn samples_show_the_position_the_roles_and_the_followers() {
     primary.wait("the follower's advance", |s| s.followers.get("stolon_b").is_some_and(|f| f.flushed >= flushed)).await;
     one.configure_sync(ConfRole::Primary, "FIRST 1 (\"stolon_b\")");
     first.reload().await.unwrap();
-    let sample = primary.wait("sync", |s| s.followers.get("stolon_b").is_some_and(|f| f.in_sync)).await;
-    assert_eq!(sample.synchronous_standby_names, "FIRST 1 (\"stolon_b\")");
+    // The walsender and the sampler's own backend take the new settings up one after the other.
+    let named = |s: &Sample| s.synchronous_standby_names == "FIRST 1 (\"stolon_b\")";
+    primary.wait("sync", |s| named(s) && s.followers.get("stolon_b").is_some_and(|f| f.in_sync)).await;
     first.kill_all().await;
     standby.wait("the stream's end", |sample| !sample.streaming).await;
     within("the promotion", second.promote()).await.unwrap();

@@ -13,7 +13,7 @@ const EXIT_CODES: &str =
     "Exit codes: 0 done; 1 failed, with one line on standard error; 2 the command line can't be used.
 Every flag is also an environment variable: STOLONCTL_ and its name in capitals, with _ for -.";
 
-/// Shows a stolon cluster, and runs one to play with.
+/// Shows and tends a stolon cluster, and runs one to play with.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "stolonctl", version, after_help = EXIT_CODES, disable_help_subcommand = true,
           arg_required_else_help = false)]
@@ -34,6 +34,10 @@ pub enum Verb {
     /// Shows the stored cluster specification.
     #[command(after_help = EXIT_CODES)]
     Spec(SpecArgs),
+    /// Hands the primary role over to a standby, in good order: no commit is lost, the old primary follows. Refused with the
+    /// reason when the standby can't take it; when a step fails, the old primary carries on.
+    #[command(after_help = EXIT_CODES)]
+    Switchover(SwitchoverArgs),
     /// Shows the version of this program.
     Version {
         /// Flags of the other verbs, without meaning here.
@@ -91,6 +95,18 @@ pub enum ClusterdataVerb {
         #[arg(long)]
         pretty: bool,
     },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct SwitchoverArgs {
+    #[command(flatten)]
+    pub access: Access,
+    /// Keeper that is to be the primary. Default: the one whose standby is furthest.
+    #[arg(long, value_name = "KEEPER")]
+    pub to: Option<String>,
+    /// Text for people, or JSON for programs.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
 }
 
 #[derive(Args, Clone, Debug)]

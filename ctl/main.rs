@@ -1,5 +1,5 @@
 //! stolonctl: what operators ask and do. One file (or folder) per verb; each ends with an exit code that scripts can
-//! use, and with one line on standard error when it failed. Writes nothing that the cluster lives by.
+//! use, and with one line on standard error when it failed. Changes of the primary are asked of the leading sentinel.
 
 mod cli;
 mod clusterdata;
@@ -8,6 +8,7 @@ mod playground;
 mod spec;
 mod status;
 mod store;
+mod switchover;
 
 use std::{future::Future, io, process::ExitCode};
 
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             asking(access, clusterdata::read(access, *pretty))
         }
         Verb::Spec(args) => asking(&args.access, spec::run(&args)),
+        Verb::Switchover(args) => asking(&args.access, switchover::run(&args)),
         Verb::Version { .. } => Ok(store::print(&format!("stolonctl version {}", env!("CARGO_PKG_VERSION")))?),
         Verb::Playground(args) => runtime()?.block_on(playground::run(args)),
     }

@@ -211,6 +211,8 @@ fn name(step: &Step) -> &'static str {
         Step::Follow { .. } => "follow",
         Step::Resync { .. } => "resync",
         Step::Apply { .. } => "apply",
+        Step::Prepare { .. } => "prepare the handover",
+        Step::Admit => "admit everybody",
         Step::Exit => "exit",
     }
 }

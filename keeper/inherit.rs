@@ -14,6 +14,7 @@ use crate::{
     journal::Writer,
     pg::{PmStatus, Postmaster, ProcessId},
     state::{Phase, State},
+    synchronous::Synchronous,
 };
 
 /// An adopted primary may run on for this long while etcd is asked whether the former keeper's lease lives. The deadline of
@@ -46,6 +47,7 @@ pub async fn inherit(ground: &Ground, state: &mut State, store: &Store) -> Resul
     let id = server.id();
     let lease =
         writer.filter(|writer| writer.postmaster.is_some_and(|of| same_process(id, of))).map(|writer| writer.lease);
+    state.synchronous = Synchronous::started(Vec::new(), ground.instance.admits_internal_only());
     if phase.may_serve() {
         state.inherits_until = Some(clock::now() + INHERIT);
     }

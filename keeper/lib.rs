@@ -18,5 +18,6 @@ mod service;
 mod shared;
 mod state;
 mod steps;
+pub mod synchronous;
 
 pub use run::run;

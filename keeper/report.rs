@@ -24,6 +24,7 @@ pub fn heartbeat(state: &State, now: Moment) -> KeeperReport {
             .map(|grant| AuthorityReport { epoch: grant.epoch, remaining: grant.deadline.since(now) }),
         recruit: recruit(state),
         leaving: state.leaving != Leaving::No,
+        prepared: state.prepared,
         failure: failure(state),
         postgres: postgres(state, now),
     }
@@ -51,7 +52,7 @@ fn postgres(state: &State, now: Moment) -> PostgresReport {
         wal_advances: sample.map_or(0, |sample| sample.advances),
         primary_epoch: if state.run.phase == Phase::Primary { state.journal.primary_epoch } else { Default::default() },
         parameters: merged(state),
-        in_sync: sample.map(in_sync).unwrap_or_default(),
+        in_sync: in_sync(state),
         pid: state.run.id.map_or(0, |id| id.pid),
     }
 }
@@ -75,9 +76,10 @@ fn server(state: &State, now: Moment) -> PostgresState {
     }
 }
 
-fn in_sync(sample: &crate::pg::Sample) -> Vec<DbUid> {
-    let synced = sample.followers.iter().filter(|(_, follower)| follower.in_sync);
-    synced.filter_map(|(name, _)| DbUid::parse(name.strip_prefix("stolon_")?).ok()).collect()
+/// Only what is proven under the applied generation (R18).
+fn in_sync(state: &State) -> Vec<DbUid> {
+    let names = state.synchronous.confirmed();
+    names.filter_map(|name| DbUid::parse(name.strip_prefix("stolon_")?).ok()).collect()
 }
 
 /// Only until they are merged into the specification.
@@ -143,7 +145,7 @@ fn postgres_info(state: &State, fixed: &Fixed) -> Option<PostgresInfo> {
         timeline_id: position.map_or(0, |position| position.timeline),
         xlog_pos: position.map_or(Lsn(0), |position| position.lsn),
         pg_parameters: merged(state),
-        synchronous_standbys: state.sample.as_ref().map(in_sync).unwrap_or_default(),
+        synchronous_standbys: in_sync(state),
         older_wal_file: String::new(),
         extra: Default::default(),
     })

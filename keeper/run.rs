@@ -27,8 +27,6 @@ use crate::{
     steps::Hands,
 };
 
-/// R1: survives an ordinary election of etcd's (2 x 1 s), with a keepalive's interval and a second to kill.
-const TTL: Duration = Duration::from_secs(5);
 /// Idle cost against the age of positions; WAL that flows is seen twice within the interval of suspicion (R15).
 const SAMPLE: Duration = Duration::from_millis(250);
 /// How long a primary that is asked to end waits for its successor.
@@ -56,7 +54,8 @@ pub async fn run(cli: Cli) -> Result<(), String> {
     };
     look(&hands, &ground).await;
     let value = shared.look(|state, _| serde_json::to_vec(&info(state, &fixed)).unwrap_or_default());
-    let registration = Registration::new(&store, store.keys().keeper(&ground.uid), TTL, value, begin);
+    let registration =
+        Registration::new(&store, store.keys().keeper(&ground.uid), |spec| spec.keeper_lease, value, begin);
 
     let (identities, identity) = watch::channel(shared.look(|state, _| identity(&cli.store.cluster_name, state)));
     let (events, views) = mpsc::channel(16);
@@ -156,6 +155,10 @@ fn sense(
     tasks.spawn("deadline", until(Box::pin(senses::deadline(shared.clone()))));
     tasks.spawn("authority", until(Box::pin(senses::authority(shared.clone(), store))));
     tasks.spawn("samples", until(Box::pin(senses::samples(shared.clone(), hands.sampler.clone()))));
+    tasks.spawn(
+        "commits",
+        until(Box::pin(senses::commits(shared.clone(), hands.instance.clone(), hands.sampler.clone()))),
+    );
     tasks.spawn("probe", until(Box::pin(senses::probe(shared.clone(), hands.instance.clone()))));
     tasks.spawn("identity", until(Box::pin(rename(shared.clone(), registration.clone(), cluster, identities))));
 }

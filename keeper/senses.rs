@@ -19,12 +19,16 @@ use crate::{
     pg::{Exit, Instance, PmStatus, Postmaster, Sample, Sampler},
     shared::Shared,
     state::{Phase, State},
+    synchronous::setting,
 };
 
 /// R13: between two probes, each with a new connection that writes.
 const PROBE: Duration = Duration::from_secs(1);
 /// A probe that takes longer has failed.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// A standby flushes in milliseconds: so many looks, this far apart, after a commit that it is to confirm.
+const SOON: u32 = 10;
+const FOLLOWER: Duration = Duration::from_millis(5);
 /// Before authority that could not be read is asked for again.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -223,23 +227,28 @@ pub async fn samples(shared: Shared, sampler: Sampler) -> Result<(), String> {
 }
 
 fn take_sample(shared: &Shared, sample: Option<Sample>) {
-    let news = shared.note(|state, _| {
+    let (news, confirmed) = shared.note(|state, _| {
         let running = state.run.id.is_some();
         let news = sample.is_some() != state.sample.is_some();
+        let before = state.synchronous.confirmed().count();
         if let Some(sample) = &sample {
             if running {
                 state.system_id = sample.system_id;
             }
+            state.synchronous.seen(&sample.followers);
             if state.run.phase == Phase::Standby && !sample.in_recovery {
                 tracing::error!("PostgreSQL left recovery without being asked by this keeper");
                 state.run.phase = Phase::Primary;
             }
         }
         state.sample = sample.filter(|_| running);
-        news
+        (news, state.synchronous.confirmed().count() != before)
     });
-    if news {
+    if news || confirmed {
         shared.change(|_, _| ());
+    }
+    if confirmed {
+        shared.urge(String::new());
     }
 }
 
@@ -260,5 +269,37 @@ pub async fn probe(shared: Shared, instance: Instance) -> Result<(), String> {
             }),
             Err(error) => tracing::debug!(%error, "the probe failed"),
         }
+    }
+}
+
+/// R18: a commit under each new synchronous list, then looks at who has flushed it; who has not by then shows in the
+/// samples that come anyway.
+pub async fn commits(shared: Shared, instance: Instance, sampler: Sampler) -> Result<(), String> {
+    loop {
+        let serves = |state: &State| state.run.phase == Phase::Primary;
+        let probe = shared.look(|state, _| {
+            let list = &state.synchronous;
+            (serves(state) && list.needs_probe()).then(|| list.names().to_vec())
+        });
+        if let Some(names) = probe {
+            match instance.commit_once(PROBE_DEADLINE).await {
+                Ok(commit) if commit.names == setting(&names) => {
+                    shared.note(|state, _| state.synchronous.probed(&names, commit.end));
+                    for _ in 0..SOON {
+                        sampler.hurry();
+                        tokio::time::sleep(FOLLOWER).await;
+                        if shared.look(|state, _| !state.synchronous.awaits_followers()) {
+                            break;
+                        }
+                    }
+                    continue;
+                }
+                Ok(commit) => tracing::debug!(names = commit.names, "the synchronous list is not in force yet"),
+                Err(error) => tracing::debug!(%error, "no commit under the synchronous list"),
+            }
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        }
+        shared.commits().await;
     }
 }

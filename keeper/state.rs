@@ -16,6 +16,7 @@ use crate::{
     journal::{DbState, Folder, Journal, KeeperState},
     pg::{ProcessId, Sample},
     plan::{Claim, Crash, Data, Leaving, Process, Situation},
+    synchronous::Synchronous,
 };
 
 /// For putting back a key that went before the holder's deadline, as etcd before 3.5.11 may make it (#15247). Sentinels
@@ -104,6 +105,10 @@ pub struct State {
     /// Of the new server, for `mergePgParameters`.
     pub parameters: BTreeMap<String, String>,
     pub promotion: Promotion,
+    /// What commits of the running server wait for.
+    pub synchronous: Synchronous,
+    /// The epoch for whose handover a checkpoint was written (R8).
+    pub prepared: Epoch,
     pub leaving: Leaving,
     /// Why the keeper can't converge; empty when nothing is wrong.
     pub failure: String,
@@ -139,6 +144,8 @@ impl State {
             applied: None,
             parameters: BTreeMap::new(),
             promotion: Promotion::default(),
+            synchronous: Synchronous::default(),
+            prepared: Epoch::NONE,
             leaving: Leaving::No,
             failure: String::new(),
             step: ("starting".to_owned(), now),
@@ -215,6 +222,7 @@ impl State {
         self.stopped_at = self.sample.as_ref().map(|sample| sample.position).or(self.stopped_at);
         self.run = Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash };
         (self.sample, self.probed, self.following, self.applied) = (None, None, None, None);
+        self.synchronous = Synchronous::default();
         true
     }
 
@@ -270,6 +278,9 @@ impl State {
             position: self.sample.as_ref().map(|sample| sample.position),
             following: self.following.as_ref(),
             applied: self.applied.as_ref().map(|(db, generation)| (db, *generation)),
+            restricted: self.synchronous.restricted,
+            caught_up: self.synchronous.complete(),
+            prepared: self.prepared,
             leaving: self.leaving,
         }
     }

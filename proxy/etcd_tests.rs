@@ -93,7 +93,7 @@ impl World {
         let sentinel = SentinelUid::parse("s").unwrap();
         let (key, value) = (store.keys().sentinel(&sentinel), json!({"UID": "s", "grpcAddress": "127.0.0.1:1"}));
         let holder =
-            Registration::new(&store, key, Duration::from_secs(60), value.to_string().into_bytes(), Begin::Anew);
+            Registration::new(&store, key, |_| Duration::from_secs(60), value.to_string().into_bytes(), Begin::Anew);
         tokio::spawn(holder.clone().run(shutdown.clone()));
         let mut lease = holder.lease();
         let held = timeout(SOON, lease.wait_for(Option::is_some)).await.expect("a lease in time").unwrap();

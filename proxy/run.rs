@@ -24,8 +24,6 @@ use crate::{
     story::Story,
 };
 
-/// R1: survives an ordinary election of etcd's own.
-const TTL: Duration = Duration::from_secs(5);
 /// For all tasks to end.
 const GRACE: Duration = Duration::from_secs(1);
 /// Views on their way from streams; a slow reader gets only the newest of each sentinel.
@@ -47,7 +45,7 @@ pub async fn run(cli: Cli, uid: ProxyUid, shutdown: Shutdown) -> Result<(), Stri
 
     let record = Record::new(uid.clone(), address.to_string(), grpc.advertised());
     let key = store.keys().proxy(&uid);
-    let registration = Registration::new(&store, key, TTL, record.value(), Begin::Anew);
+    let registration = Registration::new(&store, key, |spec| spec.proxy_lease, record.value(), Begin::Anew);
     let house = Gatehouse::default();
     let (reports, urge) = reports(&house);
     let (names, name) = watch::channel(identity(&cluster, &uid, None, None));

@@ -21,8 +21,6 @@ use crate::{
     service::Service,
 };
 
-/// R1: survives an ordinary election of etcd's own.
-const TTL: Duration = Duration::from_secs(5);
 /// For all tasks to end.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -74,5 +72,5 @@ fn register(store: &Store, uid: &SentinelUid, listener: &Listener) -> Result<Reg
     let info = SentinelInfo { uid: uid.clone(), grpc_address: listener.advertised(), extra: Default::default() };
     let value =
         serde_json::to_vec(&info).map_err(|error| format!("the registration can't be written down: {error}"))?;
-    Ok(Registration::new(store, store.keys().sentinel(uid), TTL, value, Begin::Anew))
+    Ok(Registration::new(store, store.keys().sentinel(uid), |spec| spec.sentinel_lease, value, Begin::Anew))
 }

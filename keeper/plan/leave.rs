@@ -16,11 +16,18 @@ pub fn plan(s: &Situation, until: Moment) -> Plan {
     }
     match s.process {
         Process::Stopped { .. } => Plan::new(Step::Exit, "stopped"),
+        Process::Primary if must_prepare(s) => {
+            Plan::new(Step::Prepare { epoch: s.view.map_or(Epoch::NONE, |view| view.epoch) }, "about to hand over")
+        }
         Process::Primary if has_followers(s) && s.now < until && s.data == Data::Primary => {
             Plan::wait_until(until, "waiting for a successor")
         }
         _ => Plan::new(Step::Stop, "the keeper ends"),
     }
+}
+
+fn must_prepare(s: &Situation) -> bool {
+    s.view.is_some_and(|view| view.handover && s.prepared != view.epoch) && is_primary(s)
 }
 
 fn is_primary(s: &Situation) -> bool {

@@ -53,6 +53,12 @@ pub struct Situation<'a> {
     pub following: Option<&'a Upstream>,
     /// Settings (parameters, access, slots) in force are those of this db and generation.
     pub applied: Option<(&'a DbUid, Generation)>,
+    /// Only internal users are admitted (R20).
+    pub restricted: bool,
+    /// All standbys that commits wait for have what was there when they were named (R18, R20).
+    pub caught_up: bool,
+    /// Epoch for whose handover a checkpoint was written.
+    pub prepared: Epoch,
     pub leaving: Leaving,
 }
 
@@ -172,6 +178,12 @@ pub enum Step {
         db: DbUid,
         generation: Generation,
     },
+    /// Write a checkpoint while clients still work, before the epoch is handed over (R8).
+    Prepare {
+        epoch: Epoch,
+    },
+    /// Admit everybody: as many standbys as the list demands have caught up (R20).
+    Admit,
     /// Nothing is left to do: revoke and end.
     Exit,
 }
@@ -243,7 +255,7 @@ fn self_fence(s: &Situation) -> Option<Plan> {
 }
 
 fn assigned(s: &Situation, view: &KeeperView, assignment: &Assignment) -> Plan {
-    if let Some(refusal) = wrong_data(s, assignment) {
+    if let Some(refusal) = wrong_data(s, assignment).or_else(|| outdated(s, assignment)) {
         return refusal;
     }
     match &assignment.role {
@@ -271,6 +283,13 @@ fn wrong_data(s: &Situation, assignment: &Assignment) -> Option<Plan> {
             "the data directory should hold db {db}, but {found}: restore the volume, or remove this keeper from the cluster"
         ),
     ))
+}
+
+/// A reading from before what was applied here. Its synchronous list may be shorter than what others rely on (R18).
+fn outdated(s: &Situation, assignment: &Assignment) -> Option<Plan> {
+    let older = s.db.uid.as_ref() == Some(&assignment.db) && assignment.generation < s.db.generation;
+    older
+        .then(|| Plan::wait(format!("generation {} was applied here: waiting for newer cluster data", s.db.generation)))
 }
 
 /// An old primary, before its db is replaced by a standby's.

@@ -25,7 +25,7 @@ pub fn plan(s: &Situation, view: &KeeperView, assignment: &Assignment) -> Plan {
         Process::Stopped { .. } => stopped(s, epoch, assignment),
         Process::Starting => Plan::wait("starting"),
         Process::Standby => Plan::new(Step::Promote { epoch }, format!("chosen for epoch {epoch}")),
-        Process::Primary => running(s, epoch, assignment),
+        Process::Primary => running(s, view, assignment),
     }
 }
 
@@ -75,12 +75,23 @@ fn create(s: &Situation, assignment: &Assignment) -> Plan {
     }
 }
 
-fn running(s: &Situation, epoch: Epoch, assignment: &Assignment) -> Plan {
+fn running(s: &Situation, view: &KeeperView, assignment: &Assignment) -> Plan {
+    let epoch = view.epoch;
     if s.journal.primary_epoch != epoch {
         return Plan::new(Step::AdoptEpoch { epoch }, format!("primary in epoch {epoch}, without having stopped"));
     }
     if s.ready.is_none_or(|ready| ready.epoch != epoch || ready.db != assignment.db) || !s.ready_is_mine {
         return Plan::new(Step::Announce { epoch }, "serving");
     }
-    super::standby::settle(s, assignment)
+    if view.handover && s.prepared != epoch {
+        return Plan::new(Step::Prepare { epoch }, format!("epoch {epoch} is about to be handed over"));
+    }
+    let plan = super::standby::settle(s, assignment);
+    match plan.step {
+        Step::Wait if s.restricted && s.caught_up => Plan::new(Step::Admit, "the synchronous standbys have caught up"),
+        Step::Wait if s.restricted => Plan::wait(
+            "started again: only internal users are admitted until the synchronous standbys have caught up (R20)",
+        ),
+        _ => plan,
+    }
 }

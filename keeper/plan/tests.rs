@@ -37,6 +37,9 @@ struct Keeper {
     mine: bool,
     position: Option<WalPosition>,
     applied: bool,
+    restricted: bool,
+    caught_up: bool,
+    prepared: u64,
     leaving: Leaving,
 }
 
@@ -73,6 +76,9 @@ impl Keeper {
             mine: primary,
             position: Some(WalPosition { timeline: 2, lsn: Lsn(500) }),
             applied: true,
+            restricted: false,
+            caught_up: true,
+            prepared: 0,
             leaving: Leaving::No,
         }
     }
@@ -109,6 +115,9 @@ impl Keeper {
             position: self.position,
             following: self.following.as_ref(),
             applied: own.as_ref().filter(|_| self.applied).map(|(db, generation)| (db, *generation)),
+            restricted: self.restricted,
+            caught_up: self.caught_up,
+            prepared: Epoch(self.prepared),
             leaving: self.leaving,
         })
     }
@@ -128,7 +137,7 @@ fn ready(epoch: u64, of: &str, timeline: u32, switch: u64) -> ReadyKey {
 }
 
 fn mark(stage: Stage, planned: bool) -> Option<Fencing> {
-    Some(Fencing { epoch: Epoch(3), stage, planned, reason: "gone".into(), traceparent: String::new() })
+    Some(Fencing { epoch: Epoch(3), stage, planned, to: None, reason: "gone".into(), traceparent: String::new() })
 }
 
 const STOPPED: Process = Process::Stopped { crashed: None };
@@ -333,4 +342,40 @@ fn settings_are_applied_when_the_generation_moves() {
         });
         assert_eq!(plan.step, Step::Apply { db: own, generation: Generation(99) });
     }
+}
+
+#[test]
+fn a_restarted_synchronous_primary_admits_everybody_when_its_standbys_have_caught_up() {
+    let restricted = |caught_up| {
+        Keeper::primary().with(|k| {
+            (k.restricted, k.caught_up) = (true, caught_up);
+        })
+    };
+    let plan = restricted(false);
+    assert!(plan.step == Step::Wait && plan.why.contains("R20"), "{}", plan.why);
+    assert_eq!(restricted(true).step, Step::Admit);
+    let unapplied = Keeper::primary().with(|k| (k.restricted, k.applied) = (true, false));
+    assert!(matches!(unapplied.step, Step::Apply { .. }), "the list comes first: {:?}", unapplied.step);
+}
+
+#[test]
+fn a_handover_is_prepared_once_by_a_primary_that_serves_and_by_one_that_ends() {
+    let step = |change: fn(&mut Keeper)| {
+        Keeper::primary().with(|k| {
+            k.view.handover = true;
+            change(k);
+        })
+    };
+    assert_eq!(step(|_| ()).step, Step::Prepare { epoch: Epoch(3) });
+    assert_eq!(step(|k| k.prepared = 3).step, Step::Wait);
+    assert_eq!(step(|k| k.prepared = 2).step, Step::Prepare { epoch: Epoch(3) });
+    assert_eq!(step(|k| k.leaving = Leaving::HandOver { until: at(5000) }).step, Step::Prepare { epoch: Epoch(3) });
+    assert!(!matches!(Keeper::standby().with(|k| k.view.handover = true).step, Step::Prepare { .. }));
+}
+
+/// Its synchronous list may lack names that others rely on by now.
+#[test]
+fn an_assignment_older_than_what_was_applied_is_not_followed() {
+    let plan = Keeper::primary().with(|k| k.db.generation = k.db.generation.next());
+    assert!(plan.step == Step::Wait && plan.why.contains("newer cluster data"), "{}", plan.why);
 }

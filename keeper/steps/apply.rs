@@ -23,11 +23,7 @@ impl Hands {
             }
             Role::Standby(upstream) => (ConfRole::Standby { upstream: upstream.address.clone() }, BTreeSet::new()),
         };
-        let change = self.write_conf(role)?;
-        if change.needs_reload() {
-            server.reload().await?;
-            tracing::info!(parameters = ?change.parameters, hba = change.hba, "PostgreSQL reads its settings anew");
-        }
+        self.settings(&server, role).await?;
         self.instance.refresh_slots(&slots).await?;
         self.db_state(|state| state.generation = generation)?;
         self.shared.change(|state, _| state.applied = Some((db.clone(), generation)));

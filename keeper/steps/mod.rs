@@ -8,6 +8,7 @@ mod recruit;
 mod resync;
 mod start;
 mod stop;
+mod synchronous;
 
 pub use create::initial_parameters;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use stolon::{
     model::{
         DbUid, Epoch,
-        view::{Assignment, InitMode, KeeperView, Role},
+        view::{Assignment, InitMode, KeeperView},
     },
     store::{Store, StoreError},
 };
@@ -28,6 +29,7 @@ use crate::{
     plan::Step,
     report::Fixed,
     shared::Shared,
+    synchronous::setting,
 };
 
 /// Why a step came to nothing.
@@ -77,6 +79,8 @@ impl Hands {
             Step::Follow { upstream } => self.follow(upstream).await,
             Step::Resync { db, upstream, method } => self.resync(db, upstream, *method).await,
             Step::Apply { db, generation } => self.apply(db, *generation).await,
+            Step::Prepare { epoch } => self.prepare(*epoch).await,
+            Step::Admit => self.admit().await,
         }
     }
 
@@ -149,9 +153,16 @@ impl Hands {
         }
     }
 
-    /// Writes PostgreSQL's files for the present assignment.
+    /// Writes PostgreSQL's files for the present assignment. What the server was told of the synchronous list follows.
     fn write_conf(&self, role: ConfRole) -> Result<ConfChange, StepError> {
+        let names = synchronous::wanted(&self.assignment()?, &role);
+        self.write_names(role, &names)
+    }
+
+    /// As `write_conf`, with another synchronous list.
+    fn write_names(&self, role: ConfRole, names: &[String]) -> Result<ConfChange, StepError> {
         let assignment = self.assignment()?;
+        let restricted = self.shared.look(|state, _| state.synchronous.restricted) && role == ConfRole::Primary;
         let mut settings = assignment.settings.clone();
         if assignment.merge_parameters {
             // What initdb (or the former owner) chose holds until the specification says otherwise.
@@ -163,11 +174,14 @@ impl Hands {
         let input = ConfInput {
             db: &assignment.db,
             settings: &settings,
-            synchronous_standby_names: synchronous(&assignment, &role),
+            synchronous_standby_names: setting(names),
             role,
-            admit: Admit::Everybody,
+            admit: if restricted { Admit::InternalOnly } else { Admit::Everybody },
         };
-        Ok(tokio::task::block_in_place(|| self.instance.write_conf(&input))?)
+        let change = tokio::task::block_in_place(|| self.instance.write_conf(&input))?;
+        // Before the server reads it: a name that goes is confirmed no longer.
+        self.shared.note(|state, _| state.synchronous.told(names.to_vec()));
+        Ok(change)
     }
 
     /// What the directory holds now, by its files.
@@ -188,17 +202,6 @@ impl Hands {
             state.stopped_at = Some(control.known_position());
         });
         Ok(())
-    }
-}
-
-/// All named standbys count (R18); a standby waits for nobody yet.
-fn synchronous(assignment: &Assignment, role: &ConfRole) -> String {
-    match (&assignment.role, role) {
-        (Role::Primary { synchronous_names, .. }, ConfRole::Primary) if !synchronous_names.is_empty() => {
-            let quoted: Vec<String> = synchronous_names.iter().map(|name| format!("\"{name}\"")).collect();
-            format!("{} ({})", quoted.len(), quoted.join(","))
-        }
-        _ => String::new(),
     }
 }
 

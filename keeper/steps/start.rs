@@ -7,6 +7,7 @@ use crate::{
     journal::Branch,
     pg::{ConfRole, PmStatus, Postmaster},
     state::Phase,
+    synchronous::Synchronous,
 };
 
 impl Hands {
@@ -16,7 +17,9 @@ impl Hands {
             self.reign(journal, epoch);
             journal.recruit = None;
         })?;
-        self.write_conf(ConfRole::Primary)?;
+        let synchronous = self.restart_list()?;
+        self.shared.note(|state, _| state.synchronous = synchronous.clone());
+        self.write_names(ConfRole::Primary, synchronous.names())?;
         self.shared.remains_gone().await;
         self.granted(epoch)?;
         let server = self.spawn(Phase::StartingPrimary)?;
@@ -30,6 +33,7 @@ impl Hands {
 
     pub(super) async fn start_standby(&self, upstream: Option<&Upstream>) -> Done {
         let address = upstream.and_then(|upstream| upstream.address.clone());
+        self.shared.note(|state, _| state.synchronous = Synchronous::default());
         self.write_conf(ConfRole::Standby { upstream: address.clone() })?;
         if let Some(upstream) = upstream.filter(|_| address.is_some()) {
             self.on_branch_of(upstream)?;

@@ -10,7 +10,7 @@ use super::{Done, Hands};
 const STOP: Duration = Duration::from_secs(60);
 /// Under a planned mark clients wait: a checkpoint was written before.
 const HAND_OVER: Duration = Duration::from_secs(10);
-/// The checkpoint before a planned stop, which sessions need not wait for.
+/// The checkpoint before a planned stop, during which clients work on.
 const CHECKPOINT: Duration = Duration::from_secs(30);
 
 impl Hands {
@@ -44,12 +44,21 @@ impl Hands {
         self.look_at_control().await
     }
 
+    /// Most of the shutdown's work, done while clients still write (R8).
+    pub(super) async fn prepare(&self, epoch: Epoch) -> Done {
+        let began = std::time::Instant::now();
+        let written = tokio::time::timeout(CHECKPOINT, self.instance.checkpoint()).await;
+        let written = matches!(written, Ok(Ok(_)));
+        tracing::info!(%epoch, written, took_ms = began.elapsed().as_millis() as u64, "checkpoint before the handover");
+        self.shared.change(|state, _| state.prepared = epoch);
+        self.shared.urge(String::new());
+        Ok(())
+    }
+
     /// Never again primary in epochs up to this one: the server is gone, then the promise is on disk, then it is told.
     pub(super) async fn give_up(&self, epoch: Epoch, planned: bool) -> Done {
         match (planned, self.shared.running()) {
             (true, Some(server)) => {
-                // Most of the work is done while clients still write (R8).
-                let _ = tokio::time::timeout(CHECKPOINT, self.instance.checkpoint()).await;
                 self.asked();
                 let clean = server.fast_stop(HAND_OVER).await;
                 tracing::info!(%epoch, clean, "PostgreSQL was stopped to be handed over");

@@ -1,7 +1,9 @@
-//! AdminService: what this sentinel is and thinks, and what it knows of the cluster. Reads only, and waits for nobody.
+//! AdminService: what this sentinel is and thinks, and what it knows of the cluster. All but the handover only read, and
+//! wait for nobody.
 
 pub mod problems;
 mod status;
+mod switchover;
 #[cfg(test)]
 mod tests;
 
@@ -94,6 +96,15 @@ impl Admin {
 
 #[tonic::async_trait]
 impl v1::admin_service_server::AdminService for Admin {
+    type SwitchoverStream = switchover::BoxStream<Result<v1::SwitchoverResponse, Status>>;
+
+    async fn switchover(
+        &self,
+        request: Request<v1::SwitchoverRequest>,
+    ) -> Result<Response<Self::SwitchoverStream>, Status> {
+        self.switch_over(&request.into_inner().to).await.map(Response::new)
+    }
+
     async fn get_sentinel_status(
         &self,
         _: Request<v1::GetSentinelStatusRequest>,

@@ -2,7 +2,10 @@
 //! cluster data, and of any step from one to the next. A refusal here is a defect elsewhere.
 
 use stolon::{
-    model::{ClusterData, Epoch, cluster::Phase},
+    model::{
+        ClusterData, DbUid, Epoch,
+        cluster::{Db, Phase},
+    },
     store::Mirror,
 };
 
@@ -61,7 +64,9 @@ fn kept(commit: &Commit, prev: &ClusterData) -> Result<(), String> {
     }
     match (&before.fencing, &after.fencing) {
         (Some(_), None) => return Err("the mark went without an election".into()),
-        (Some(old), Some(new)) if new.stage < old.stage || new.reason != old.reason || new.planned != old.planned => {
+        (Some(old), Some(new))
+            if new.stage < old.stage || new.reason != old.reason || new.planned != old.planned || new.to != old.to =>
+        {
             return Err("the mark changed".into());
         }
         (Some(_), Some(_)) if commit.next.dbs != prev.dbs || commit.next.keepers != prev.keepers => {
@@ -69,6 +74,7 @@ fn kept(commit: &Commit, prev: &ClusterData) -> Result<(), String> {
         }
         _ => {}
     }
+    listed(commit, prev)?;
     for (uid, db) in &commit.next.dbs {
         if let Some(old) = prev.dbs.get(uid)
             && (old.spec != db.spec) != (old.generation != db.generation)
@@ -77,6 +83,25 @@ fn kept(commit: &Commit, prev: &ClusterData) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// R18, once more: who becomes electable was named before, and who is electable is named.
+fn listed(commit: &Commit, prev: &ClusterData) -> Result<(), String> {
+    let (Some((uid, before)), Some((_, after))) = (prev.primary(), commit.next.primary()) else { return Ok(()) };
+    let named = |db: &Db, uid: &DbUid| db.spec.synchronous_standbys.iter().flatten().any(|name| name == uid);
+    for standby in after.status.synchronous_standbys.iter().flatten() {
+        if !named(before, standby) || !named(after, standby) {
+            return Err(format!("db {standby} would be electable, and commits of db {uid} need not wait for it (R18)"));
+        }
+    }
+    if before.spec.synchronous_replication && !after.spec.synchronous_replication && !unlisted(before) {
+        return Err("synchronous replication would end while somebody is electable (R18)".into());
+    }
+    Ok(())
+}
+
+fn unlisted(db: &Db) -> bool {
+    db.spec.synchronous_standbys.iter().flatten().next().is_none()
 }
 
 /// R2, once more.
@@ -103,6 +128,7 @@ fn elected(
     if change.holder != holder {
         return Err("the primary key is not what the proof is about".into());
     }
+    in_sync(change, prev)?;
     proven(change, prev, mirror, seen)?;
     for uid in mirror.proxies.keys() {
         if acknowledged(uid, mirror, seen) < mark.epoch {
@@ -127,15 +153,31 @@ fn proven(change: &PrimaryChange, prev: &ClusterData, mirror: &Mirror, seen: &Ob
             }
             Ok(())
         }
+        // The winner is in sync (`in_sync`), and its promise is looked at below.
+        Proof::ListBlocked => match prev.primary() {
+            Some((uid, db)) if db.spec.synchronous_replication && *uid != change.key.db => Ok(()),
+            _ => Err("no synchronous list is blocked".into()),
+        },
         Proof::ProxiesFenced => {
             let strict = prev.cluster.spec.strict_fencing.unwrap_or(false);
             let lapsed = prev.proxy.spec.enabled_proxies.iter().any(|uid| acknowledged(uid, mirror, seen) < epoch);
-            if strict || lapsed || prev.cluster.spec.synchronous_replication.unwrap_or(false) {
+            let synchronous = prev.primary().is_some_and(|(_, db)| db.spec.synchronous_replication);
+            if strict || lapsed || synchronous {
                 return Err("the proxies' acknowledgements are no proof here (R2 iv)".into());
             }
             Ok(())
         }
     }
+}
+
+/// R9: after a synchronous primary comes that primary again, or who was named and seen in sync.
+fn in_sync(change: &PrimaryChange, prev: &ClusterData) -> Result<(), String> {
+    let Some((uid, master)) = prev.primary().filter(|(_, db)| db.spec.synchronous_replication) else { return Ok(()) };
+    let among = |list: &Option<Vec<DbUid>>| list.iter().flatten().any(|name| *name == change.key.db);
+    if *uid == change.key.db || among(&master.spec.synchronous_standbys) && among(&master.status.synchronous_standbys) {
+        return Ok(());
+    }
+    Err(format!("db {} was not in sync with the synchronous primary (R9)", change.key.db))
 }
 
 /// R2: the winner consented to this epoch; a keeper with a new, empty database needs no consent.

@@ -8,7 +8,7 @@ use stolon::model::{
     cluster::{Db, DbInitMode, DbRole, Fencing},
 };
 
-use super::{Case, Decision, Facts, next_epoch};
+use super::{Case, Decision, Facts, next_epoch, synchronous};
 use crate::observe::Timer;
 
 /// Who takes over, and why this one.
@@ -36,7 +36,7 @@ pub fn hopefuls(case: &Case<'_>) -> (Vec<DbUid>, Vec<String>) {
     (could, refusals)
 }
 
-fn hopeful(case: &Case<'_>, uid: &DbUid, db: &Db) -> Result<(), String> {
+pub fn hopeful(case: &Case<'_>, uid: &DbUid, db: &Db) -> Result<(), String> {
     let keeper = &db.spec.keeper_uid;
     let facts = case.keeper(keeper);
     fit(case, uid, db, facts)?;
@@ -51,6 +51,9 @@ fn hopeful(case: &Case<'_>, uid: &DbUid, db: &Db) -> Result<(), String> {
     }
     let position = facts.position(uid).ok_or("its position is not known")?;
     on_lineage(case, position)?;
+    if synchronous::in_force(case) {
+        return Ok(());
+    }
     let streamed = case.seen.streamed.get(keeper).is_some_and(|at| case.now.since(*at) <= STREAMED_LATELY);
     if streamed { known_position(case).map(|_| ()) } else { near_enough(case, position, Loss::UpToLag) }
 }
@@ -68,6 +71,8 @@ pub fn choose(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Wi
             Err(Refusal::No(refusal)) => {
                 plan.because(format!("db {uid} on keeper {} can't win: {refusal}", db.spec.keeper_uid));
             }
+            // A handover to somebody waits for nobody else.
+            Err(Refusal::NotYet) if wanted(mark, db) == Some(false) => {}
             Err(Refusal::NotYet) if !late => {
                 plan.because(format!("waiting for keeper {} to report its final position", db.spec.keeper_uid));
                 plan.again((case.now + case.spec.suspect_interval).min(since + case.spec.fail_interval));
@@ -81,7 +86,28 @@ pub fn choose(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Wi
     if waiting {
         return None;
     }
-    best(case, recruits).or_else(|| incumbent(case, mark, plan))
+    named(case, mark, recruits, plan)
+}
+
+/// Whether a handover is to this db's keeper; `None` when it is to nobody in particular.
+fn wanted(mark: &Fencing, db: &Db) -> Option<bool> {
+    mark.to.as_ref().map(|to| *to == db.spec.keeper_uid)
+}
+
+/// A handover to a keeper that can't take it goes back to the incumbent; without that, to whom a failover would choose.
+fn named(
+    case: &Case<'_>,
+    mark: &Fencing,
+    recruits: Vec<(bool, WalPosition, &DbUid, &Db)>,
+    plan: &mut Decision,
+) -> Option<Winner> {
+    let Some(to) = &mark.to else { return best(case, recruits).or_else(|| incumbent(case, mark, plan)) };
+    let (asked, others): (Vec<_>, Vec<_>) = recruits.into_iter().partition(|(.., db)| wanted(mark, db) == Some(true));
+    if let Some(winner) = best(case, asked) {
+        return Some(winner);
+    }
+    plan.because(format!("keeper {to}, which the handover is to, can't take over"));
+    incumbent(case, mark, plan).or_else(|| best(case, others))
 }
 
 /// Those that are heard come first: whoever fell silent after its recruit would not promote.
@@ -104,6 +130,8 @@ enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     UpToLag,
+    /// Synchronous: what was not acknowledged.
+    Unacknowledged,
     /// R8: the old primary stopped in good order, its shutdown checkpoint is the end.
     Nothing,
 }
@@ -111,13 +139,14 @@ enum Loss {
 /// A handover loses nothing. Only when the old keeper stays away for `failInterval` after it, what holds for a failover
 /// holds here too.
 fn tolerated(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Loss {
-    let Some((_, db)) = case.master() else { return Loss::UpToLag };
+    let failover = if synchronous::in_force(case) { Loss::Unacknowledged } else { Loss::UpToLag };
+    let Some((_, db)) = case.master() else { return failover };
     let keeper = &db.spec.keeper_uid;
     if !mark.planned || case.keeper(keeper).promised() < mark.epoch {
-        return Loss::UpToLag;
+        return failover;
     }
     match case.since(Timer::KeeperAbsent(keeper.clone())) {
-        Some(since) if plan.waited(case.now, since, case.spec.fail_interval) => Loss::UpToLag,
+        Some(since) if plan.waited(case.now, since, case.spec.fail_interval) => failover,
         _ => Loss::Nothing,
     }
 }
@@ -128,7 +157,9 @@ fn recruit(case: &Case<'_>, mark: &Fencing, uid: &DbUid, db: &Db, loss: Loss) ->
     let heard = case.hears(&db.spec.keeper_uid);
     let Some(recruit) = facts.recruit(next_epoch(mark)) else {
         let serves = facts.serves(uid, false) || facts.promised() >= mark.epoch;
-        let young = !case.lasts(Timer::Staged(mark.epoch, mark.stage), case.spec.suspect_interval);
+        // Synchronous: one of those in sync is enough (R8), who is not heard is not waited for.
+        let young = !synchronous::in_force(case)
+            && !case.lasts(Timer::Staged(mark.epoch, mark.stage), case.spec.suspect_interval);
         return Err(if serves && (heard || young) {
             Refusal::NotYet
         } else if heard {
@@ -157,6 +188,9 @@ fn incumbent(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Win
             Some(_) if facts.leaving() => "its keeper ends",
             Some(_) if !facts.holds(uid) => "its data directory does not hold this db",
             Some(_) if Some(uid) != master && !may_return(case) => "a later primary has served since",
+            Some(_) if Some(uid) != master && synchronous::in_force(case) => {
+                "a later primary may have acknowledged commits that it lacks"
+            }
             Some(_) => {
                 let why = "no standby is eligible, its data are intact".to_owned();
                 return Some(Winner { db: uid.clone(), keeper: keeper.clone(), position: None, why });
@@ -181,6 +215,9 @@ fn standbys<'a>(case: &Case<'a>) -> Vec<(&'a DbUid, &'a Db)> {
 
 /// What must hold of any winner.
 fn fit(case: &Case<'_>, uid: &DbUid, db: &Db, facts: Facts<'_>) -> Result<(), String> {
+    if let Some(refusal) = synchronous::refusal(case, uid) {
+        return Err(refusal);
+    }
     let info = facts.info().ok_or("its keeper is not registered")?;
     if !info.can_be_master {
         return Err("its keeper runs with --can-be-master=false".into());
@@ -221,16 +258,26 @@ fn on_lineage(case: &Case<'_>, position: WalPosition) -> Result<(), String> {
 }
 
 fn near_enough(case: &Case<'_>, position: WalPosition, loss: Loss) -> Result<(), String> {
-    let (behind, limit) = (known_position(case)?.ahead_of(position.lsn), case.spec.max_standby_lag);
     match loss {
-        Loss::Nothing if behind > 0 => Err(format!(
-            "it is {behind} bytes behind the old primary, which stopped in good order: a handover loses nothing"
-        )),
-        Loss::UpToLag if behind > limit => {
-            Err(format!("it is {behind} bytes behind the primary, maxStandbyLag is {limit}"))
-        }
-        _ => Ok(()),
+        Loss::Nothing => match known_position(case)?.ahead_of(position.lsn) {
+            0 => Ok(()),
+            behind => Err(format!(
+                "it is {behind} bytes behind the old primary, which stopped in good order: a handover loses nothing"
+            )),
+        },
+        Loss::UpToLag => within_lag(case, position),
+        // Every acknowledged commit is on every standby in sync, however far the primary got (R18).
+        Loss::Unacknowledged => Ok(()),
     }
+}
+
+/// At most `maxStandbyLag` behind the last known position of the primary.
+pub fn within_lag(case: &Case<'_>, position: WalPosition) -> Result<(), String> {
+    let (behind, limit) = (known_position(case)?.ahead_of(position.lsn), case.spec.max_standby_lag);
+    if behind > limit {
+        return Err(format!("it is {behind} bytes behind the primary, maxStandbyLag is {limit}"));
+    }
+    Ok(())
 }
 
 /// The highest position of the present primary that anybody remembers (R9).

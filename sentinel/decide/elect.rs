@@ -8,20 +8,11 @@ use stolon::model::{
 
 use super::{
     Case, Decision, Holder, PrimaryChange, Proof, REVOKED, Step, choose::Winner, fence, members, next_epoch, specs,
+    synchronous,
 };
 
-/// Why no election can be held for this cluster; the rules for synchronous replication (R18-R21) belong here.
-pub fn not_supported(case: &Case<'_>) -> Option<String> {
-    let stored = case.master().is_some_and(|(_, db)| db.spec.synchronous_replication);
-    (case.spec.synchronous_replication || stored).then(|| {
-        "the specification asks for synchronousReplication, for which this version holds no elections: none is lost, \
-         none is automatic"
-            .to_owned()
-    })
-}
-
 /// R2: what proves the marked epoch fenced; reasons when nothing does yet.
-pub fn proof(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Proof> {
+pub fn proof(case: &Case<'_>, mark: &Fencing, winner: Option<&Winner>, plan: &mut Decision) -> Option<Proof> {
     let (_, db) = case.master()?;
     let keeper = &db.spec.keeper_uid;
     if case.mirror.primary.is_none() {
@@ -29,6 +20,13 @@ pub fn proof(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Pro
     }
     if case.keeper(keeper).promised() >= mark.epoch {
         return Some(Proof::Promised);
+    }
+    if synchronous::in_force(case) {
+        if winner.is_some_and(|winner| synchronous::blocks_all_lists(case, mark, winner)) {
+            return Some(Proof::ListBlocked);
+        }
+        plan.because(format!("keeper {keeper} must promise or lose its lease first: its commits are not blocked (R8)"));
+        return None;
     }
     let all = case.data.proxy.spec.enabled_proxies.iter().chain(case.mirror.proxies.keys());
     let lapsed: Vec<_> = all.filter(|uid| fence::fenced(case, uid) < mark.epoch).collect();
@@ -100,6 +98,7 @@ fn under(case: &Case<'_>, mark: &Fencing, winner: &Winner) -> ClusterData {
             db.spec.follow_config = Some(follow(&winner.db));
         }
     }
+    synchronous::first_list(case, winner, &mut next);
     if let Some(db) = next.dbs.get_mut(&winner.db).filter(|db| db.status.system_id.is_empty()) {
         db.status.system_id = case.system_id().to_string();
     }
@@ -107,6 +106,7 @@ fn under(case: &Case<'_>, mark: &Fencing, winner: &Winner) -> ClusterData {
     status.master = Some(winner.db.clone());
     status.epoch = next_epoch(mark);
     status.fencing = None;
+    status.handover = None;
     status.extra.remove(REVOKED);
     next.proxy.spec.master_db_uid = None;
     next.proxy.generation = next.proxy.generation.next();

@@ -13,17 +13,13 @@ use stolon::{
     store::Registered,
 };
 
-use super::{Action, Case, Decision, Proof, REVOKED, Step, choose, elect, init, suspect::Suspicion};
+use super::{Action, Case, Decision, Proof, REVOKED, Step, choose, elect, init, suspect::Suspicion, synchronous};
 use crate::observe::Timer;
 
 /// Sets the mark when somebody could win; else says why not. True when it was set.
 pub fn mark(case: &Case<'_>, suspicion: Suspicion, plan: &mut Decision) -> bool {
     if case.data.cluster.status.phase == Phase::Initializing {
         return init::mark(case, &suspicion, plan);
-    }
-    if let Some(refusal) = elect::not_supported(case) {
-        plan.because(format!("{}, but {refusal}", suspicion.cause));
-        return false;
     }
     let (hopefuls, refusals) = choose::hopefuls(case);
     if hopefuls.is_empty() {
@@ -37,11 +33,15 @@ pub fn mark(case: &Case<'_>, suspicion: Suspicion, plan: &mut Decision) -> bool 
 
 pub fn write_mark(case: &Case<'_>, suspicion: &Suspicion, plan: &mut Decision) {
     let mut next = case.data.clone();
-    let straight = suspicion.dead || case.mirror.proxies.is_empty() && !suspicion.planned;
+    // Synchronous: a recruit keeps the old primary from acknowledging, nothing is to be waited for before (R8).
+    let straight = suspicion.dead || case.mirror.proxies.is_empty() || synchronous::in_force(case);
+    let straight = straight && !suspicion.planned;
+    next.cluster.status.handover = None;
     next.cluster.status.fencing = Some(Fencing {
         epoch: case.epoch(),
         stage: if straight { Stage::Recruit } else { Stage::Fence },
         planned: suspicion.planned,
+        to: suspicion.to.clone(),
         reason: suspicion.cause.clone(),
         traceparent: String::new(),
     });
@@ -58,10 +58,6 @@ pub fn write_mark(case: &Case<'_>, suspicion: &Suspicion, plan: &mut Decision) {
 /// One step under a mark.
 pub fn advance(case: &Case<'_>, mark: &Fencing, plan: &mut Decision, fresh: &mut dyn FnMut() -> String) {
     plan.because(format!("epoch {} ends: {}", mark.epoch, mark.reason));
-    if let Some(refusal) = elect::not_supported(case) {
-        plan.because(refusal);
-        return;
-    }
     let proxies = proxies_fenced(case, mark, plan);
     if mark.stage == Stage::Fence {
         if may_recruit(case, mark, proxies, plan) {
@@ -74,7 +70,7 @@ pub fn advance(case: &Case<'_>, mark: &Fencing, plan: &mut Decision, fresh: &mut
         return;
     }
     if case.data.cluster.status.phase == Phase::Initializing {
-        let proof = elect::proof(case, mark, plan);
+        let proof = elect::proof(case, mark, None, plan);
         // Nothing serves yet, so nothing is gained by not waiting for the keeper or its lease.
         if proof == Some(Proof::ProxiesFenced) {
             plan.because("waiting until the first keeper gives up, or its lease ends");
@@ -86,7 +82,7 @@ pub fn advance(case: &Case<'_>, mark: &Fencing, plan: &mut Decision, fresh: &mut
     let choice = choose::choose(case, mark, plan);
     if let (Some(winner), true) = (choice, proxies)
         && plan.committed().is_none()
-        && let Some(proof) = elect::proof(case, mark, plan)
+        && let Some(proof) = elect::proof(case, mark, Some(&winner), plan)
     {
         elect::elect(case, mark, winner, proof, plan);
     }

@@ -7,7 +7,7 @@ use stolon::model::{
     registration::ReadyKey,
 };
 
-use super::{Case, Decision, Step, init, specs, standbys, status};
+use super::{Case, Decision, Step, init, specs, standbys, status, synchronous};
 
 pub fn tend(case: &Case<'_>, plan: &mut Decision, fresh: &mut dyn FnMut() -> String) {
     let mut next = case.data.clone();
@@ -18,6 +18,7 @@ pub fn tend(case: &Case<'_>, plan: &mut Decision, fresh: &mut dyn FnMut() -> Str
         Phase::Normal => {
             primary(case, &mut next);
             standbys::tend(case, &mut next, plan, fresh);
+            synchronous::tend(case, &mut next, plan);
             status::dead_keepers(case, &mut next, plan);
         }
     }

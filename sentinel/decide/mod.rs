@@ -6,6 +6,7 @@ pub mod check;
 mod choose;
 mod elect;
 mod fence;
+mod handover;
 mod init;
 mod members;
 mod silence;
@@ -13,6 +14,7 @@ mod specs;
 mod standbys;
 mod status;
 mod suspect;
+mod synchronous;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ use stolon::{
 use crate::observe::Observations;
 
 pub use case::{Case, Facts};
+pub use handover::Wish;
 
 /// Field of `cluster.status`: proxies whose leases a leader revoked under the present mark, with the granted TTL in
 /// milliseconds that every leader has to wait out after the registration is gone (R7).
@@ -42,6 +45,8 @@ pub struct World<'a> {
     pub seen: &'a Observations,
     /// `--initial-cluster-spec`.
     pub initial: Option<&'a StoredSpec>,
+    /// A handover that is asked for, and was neither granted nor refused yet.
+    pub wish: Option<&'a Wish>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +58,8 @@ pub struct Decision {
     pub stuck: bool,
     /// Ask again then, though nothing happened.
     pub revisit: Option<Moment>,
+    /// The wish is granted (with the commit among the actions), or refused for this reason.
+    pub wish: Option<Result<(), String>>,
 }
 
 /// An effect, as data.
@@ -103,6 +110,11 @@ pub struct Commit {
 pub enum Step {
     Initialise,
     Members,
+    /// A handover was granted; the primary prepares.
+    Handover,
+    CallOff {
+        why: String,
+    },
     Mark,
     Stage,
     /// The record of a lease that is about to be revoked.
@@ -144,6 +156,8 @@ pub enum Proof {
     Promised,
     /// The key expired, or its holder gave it back.
     KeyGone,
+    /// R2 (ii): a recruit blocks every synchronous list in force.
+    ListBlocked,
     /// R2 (iv): every proxy acknowledged.
     ProxiesFenced,
 }
@@ -164,7 +178,7 @@ pub fn decide(now: Moment, world: &World<'_>, fresh: &mut dyn FnMut() -> String)
         }
     };
     match Case::new(now, world.mirror, world.seen, data) {
-        Ok(case) => known(&case, &mut plan, fresh),
+        Ok(case) => known(&case, world.wish, &mut plan, fresh),
         Err(bad) => {
             plan.stuck = true;
             plan.because(format!("{bad}; nothing is changed until it is corrected"));
@@ -173,13 +187,16 @@ pub fn decide(now: Moment, world: &World<'_>, fresh: &mut dyn FnMut() -> String)
     plan
 }
 
-fn known(case: &Case<'_>, plan: &mut Decision, fresh: &mut dyn FnMut() -> String) {
+fn known(case: &Case<'_>, wish: Option<&Wish>, plan: &mut Decision, fresh: &mut dyn FnMut() -> String) {
     if let Err(problem) = check::sound(case.data, case.mirror) {
         plan.stuck = true;
         plan.because(format!("cluster data are in an impossible state: {problem}; nothing is changed"));
         return;
     }
     if let Some(mark) = case.data.fencing() {
+        if wish.is_some() {
+            plan.wish = Some(Err(format!("the primary is being changed already: {}", mark.reason)));
+        }
         fence::advance(case, mark, plan, fresh);
         return;
     }
@@ -187,9 +204,15 @@ fn known(case: &Case<'_>, plan: &mut Decision, fresh: &mut dyn FnMut() -> String
     if plan.actions.contains(&Action::Resign) {
         return;
     }
-    if let Some(suspicion) = suspicion
-        && fence::mark(case, suspicion, plan)
-    {
+    let begun = match suspicion {
+        Some(suspicion) if suspicion.planned => handover::leave(case, suspicion, plan),
+        Some(suspicion) => fence::mark(case, suspicion, plan),
+        None => handover::tend(case, wish, plan),
+    };
+    if plan.wish.is_none() && wish.is_some() {
+        plan.wish = Some(Err("the primary is suspected right now, or is about to be handed over already".into()));
+    }
+    if begun {
         return;
     }
     members::tend(case, plan, fresh);

@@ -69,7 +69,7 @@ fn judge(case: &Case<'_>, keeper: &KeeperUid, round: &Round, since: Moment, plan
     let own = round.own.as_ref().is_some_and(misses) && standby_is_cut(case, keeper);
     if agreed || own {
         let cause = format!("keeper {keeper} is silent and others can't reach its PostgreSQL either");
-        return Some(Suspicion { cause, dead: false, planned: false });
+        return Some(Suspicion { cause, dead: false, planned: false, to: None });
     }
     plan.because(format!(
         "nobody else can say whether PostgreSQL of keeper {keeper} is reachable: waiting failInterval"
@@ -78,7 +78,7 @@ fn judge(case: &Case<'_>, keeper: &KeeperUid, round: &Round, since: Moment, plan
         return None;
     }
     let cause = format!("keeper {keeper} has been silent for {} s", case.spec.fail_interval.as_secs());
-    Some(Suspicion { cause, dead: false, planned: false })
+    Some(Suspicion { cause, dead: false, planned: false, to: None })
 }
 
 /// A standby that is heard lost the primary's WAL stream.

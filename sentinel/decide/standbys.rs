@@ -9,7 +9,7 @@ use stolon::model::{
     report::PostgresState,
 };
 
-use super::{Case, Decision, elect, specs};
+use super::{Case, Decision, elect, specs, synchronous};
 use crate::observe::Timer;
 
 /// How a standby does.
@@ -85,16 +85,20 @@ fn lost(case: &Case<'_>, db: &Db) -> bool {
     db.spec.init_mode == DbInitMode::None && empty && facts.state() == Some(PostgresState::Absent)
 }
 
-/// Once enough are good, those that failed and those too many go.
+/// Once enough are good, those that failed and those too many go; never one that commits wait for: who is in sync has
+/// every acknowledged commit.
 fn excess(case: &Case<'_>, next: &mut ClusterData, limit: usize, plan: &mut Decision) {
     let health = survey(case, next);
-    let good: Vec<&DbUid> = health.iter().filter(|(_, health)| *health == Health::Good).map(|(uid, _)| uid).collect();
+    let named = |uid: &DbUid| synchronous::named(case).contains(uid);
+    let mut good: Vec<&DbUid> =
+        health.iter().filter(|(_, health)| *health == Health::Good).map(|(uid, _)| uid).collect();
     if good.len() < limit {
         return;
     }
+    good.sort_by_key(|uid| !named(uid));
     let surplus: Vec<&DbUid> = good.iter().skip(limit).copied().collect();
     for (uid, health) in &health {
-        if *health != Health::Good || surplus.contains(&uid) {
+        if (*health != Health::Good || surplus.contains(&uid)) && !named(uid) {
             plan.because(format!(
                 "standby db {uid} is not needed: {limit} good ones are enough (maxStandbysPerSender)"
             ));

@@ -23,6 +23,8 @@ pub struct Suspicion {
     pub dead: bool,
     /// A handover that the primary's keeper asked for.
     pub planned: bool,
+    /// The keeper that a handover is to.
+    pub to: Option<KeeperUid>,
 }
 
 /// How long a live holder may take to put its key back (R3) before its absence counts.
@@ -62,11 +64,11 @@ pub fn suspect(case: &Case<'_>, plan: &mut Decision) -> Option<Suspicion> {
 fn told(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut Decision) -> Option<Suspicion> {
     if case.data.keepers.get(keeper).is_some_and(|keeper| keeper.status.force_fail) {
         let cause = format!("keeper {keeper} was marked as failed by an operator");
-        return Some(Suspicion { cause, dead: false, planned: false });
+        return Some(Suspicion { cause, dead: false, planned: false, to: None });
     }
     if facts.leaving() && facts.registered.is_some() {
         let cause = format!("keeper {keeper} was asked to end and hands over");
-        return Some(Suspicion { cause, dead: false, planned: true });
+        return Some(Suspicion { cause, dead: false, planned: true, to: None });
     }
     if !case.hears(keeper) {
         return None;
@@ -76,7 +78,7 @@ fn told(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut Decisi
     let down = matches!(report.postgres.state, PostgresState::Stopped | PostgresState::Absent);
     if holds && down && case.ready() {
         let cause = format!("PostgreSQL of keeper {keeper} ended");
-        return Some(Suspicion { cause, dead: true, planned: false });
+        return Some(Suspicion { cause, dead: true, planned: false, to: None });
     }
     unfit(case, keeper, report, plan)
 }
@@ -92,7 +94,7 @@ fn unfit(case: &Case<'_>, keeper: &KeeperUid, report: &KeeperReport, plan: &mut 
         plan.because(format!("PostgreSQL of keeper {keeper} has not taken a write for {} s", age.as_secs()));
         if age >= limit {
             let cause = format!("PostgreSQL of keeper {keeper} has not taken a write for {} s", age.as_secs());
-            return Some(Suspicion { cause, dead: false, planned: false });
+            return Some(Suspicion { cause, dead: false, planned: false, to: None });
         }
         plan.again(case.now + (limit - age).min(WATCH));
     }
@@ -101,14 +103,14 @@ fn unfit(case: &Case<'_>, keeper: &KeeperUid, report: &KeeperReport, plan: &mut 
         && plan.waited(case.now, since, limit)
     {
         let cause = format!("PostgreSQL of keeper {keeper} has not served for {} s", limit.as_secs());
-        return Some(Suspicion { cause, dead: false, planned: false });
+        return Some(Suspicion { cause, dead: false, planned: false, to: None });
     }
     let failing = case.since(Timer::Failing(uid.clone()))?;
     let behind = case.since(Timer::Behind(uid.clone(), db.generation))?;
     plan.because(format!("keeper {keeper} can't converge: {}", report.failure));
     if case.ready() && plan.waited(case.now, failing.max(behind), case.spec.convergence_timeout) {
         let cause = format!("keeper {keeper} did not converge in time: {}", report.failure);
-        return Some(Suspicion { cause, dead: false, planned: false });
+        return Some(Suspicion { cause, dead: false, planned: false, to: None });
     }
     None
 }
@@ -131,7 +133,7 @@ fn key_gone(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut De
         return None;
     }
     let cause = format!("keeper {keeper} lost its authority for epoch {}", case.epoch());
-    Some(Suspicion { cause, dead: false, planned: false })
+    Some(Suspicion { cause, dead: false, planned: false, to: None })
 }
 
 /// A winner that does not come up.
@@ -146,7 +148,7 @@ fn never_ready(case: &Case<'_>, keeper: &KeeperUid, plan: &mut Decision) -> Opti
         return None;
     }
     let cause = format!("keeper {keeper} did not become ready to serve in epoch {}", case.epoch());
-    Some(Suspicion { cause, dead: false, planned: false })
+    Some(Suspicion { cause, dead: false, planned: false, to: None })
 }
 
 enum Verdict {
@@ -184,7 +186,7 @@ fn crashed(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut Dec
     match knock.and_then(|knock| knock.result) {
         Some(ProbeResult::Refused) => {
             let cause = format!("keeper {keeper} and its PostgreSQL ended");
-            Verdict::Known(Some(Suspicion { cause, dead: true, planned: false }))
+            Verdict::Known(Some(Suspicion { cause, dead: true, planned: false, to: None }))
         }
         Some(ProbeResult::Answered) => {
             plan.because(format!("keeper {keeper} is gone, its PostgreSQL runs: no failover while its lease lasts"));

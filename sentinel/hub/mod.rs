@@ -3,6 +3,7 @@
 
 mod lines;
 mod side;
+mod wishes;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 
 pub use lines::{Lines, send};
 pub use side::{KeeperSide, ProxySide, Side};
+pub use wishes::{Verdict, Wishes};
 
 use crate::observe::{Observations, Probe, Round};
 
@@ -53,6 +55,7 @@ pub struct State {
     pub traceparent: String,
     /// Mirror for the check of hellos.
     pub mirror: Option<Arc<Mirror>>,
+    pub wishes: Wishes,
     questions: BTreeMap<u64, Question>,
     last_question: u64,
 }

@@ -57,6 +57,7 @@ fn data(mark: Option<&str>) -> ClusterData {
     data.cluster.status.fencing = mark.map(|traceparent| Fencing {
         epoch: Epoch(4),
         stage: Stage::Recruit,
+        to: None,
         planned: false,
         reason: "PostgreSQL of keeper keeper0 ended".into(),
         traceparent: traceparent.into(),

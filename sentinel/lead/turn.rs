@@ -54,10 +54,15 @@ impl Leader {
     }
 
     fn decide(&mut self, now: Moment, mirror: &Mirror) -> Decision {
-        let state = self.hub.lock();
+        let mut state = self.hub.lock();
         self.story.follow(mirror, &state.seen);
-        let world = World { mirror, seen: &state.seen, initial: self.initial.as_ref() };
-        decide(now, &world, &mut || format!("{:08x}", rand::random::<u32>()))
+        let wish = state.wishes.open().cloned();
+        let world = World { mirror, seen: &state.seen, initial: self.initial.as_ref(), wish: wish.as_ref() };
+        let decision = decide(now, &world, &mut || format!("{:08x}", rand::random::<u32>()));
+        if let Some(Err(refusal)) = &decision.wish {
+            state.wishes.answer(Err(refusal.clone()));
+        }
+        decision
     }
 
     /// One transaction (R2). Returns when to decide again.
@@ -91,6 +96,11 @@ impl Leader {
     fn done(&mut self, commit: &Commit, data: ClusterData, revision: Revision, context: &str) -> Option<Moment> {
         tell(commit, &data, revision);
         self.story.stored(&commit.step);
+        match &commit.step {
+            Step::Handover => self.hub.lock().wishes.answer(Ok(data.epoch())),
+            Step::CallOff { why } => self.hub.lock().wishes.call_off(data.epoch(), why.clone()),
+            _ => {}
+        }
         self.not_before = revision;
         self.hub.push(&Arc::new(data), revision, context);
         Some(clock::now())
@@ -134,6 +144,8 @@ fn tell(commit: &Commit, data: &ClusterData, revision: Revision) {
         }
         Step::Stage => tracing::info!(%epoch, %revision, "standbys are to leave the old primary"),
         Step::Lapse => tracing::warn!(%epoch, %revision, "about to revoke the lease of a proxy"),
+        Step::Handover => tracing::warn!(%epoch, %revision, "this epoch is about to be handed over"),
+        Step::CallOff { why } => tracing::warn!(%epoch, %revision, "{why}"),
         Step::Members => tracing::info!(%epoch, %revision, "cluster data changed"),
     }
 }
@@ -159,6 +171,7 @@ mod tests {
             epoch: next.epoch(),
             stage: Stage::Fence,
             planned: false,
+            to: None,
             reason: "test".into(),
             traceparent: String::new(),
         });

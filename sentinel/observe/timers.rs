@@ -23,6 +23,8 @@ pub enum Timer {
     KeeperAbsent(KeeperUid),
     /// Cluster data name the primary of this epoch, and `primary` does not.
     PrimaryKeyGone(Epoch),
+    /// A handover of this epoch is being prepared.
+    HandingOver(Epoch),
     Marked(Epoch),
     Staged(Epoch, Stage),
     /// The primary of this epoch hasn't written `ready`.
@@ -102,6 +104,9 @@ impl Observations {
 fn primary_conditions(data: &ClusterData, mirror: &Mirror) -> Vec<Timer> {
     let epoch = data.epoch();
     let mut holding = Vec::new();
+    if data.cluster.status.handover.as_ref().is_some_and(|handover| handover.epoch == epoch) {
+        holding.push(Timer::HandingOver(epoch));
+    }
     if let Some(mark) = data.fencing() {
         holding.push(Timer::Marked(mark.epoch));
         holding.push(Timer::Staged(mark.epoch, mark.stage));

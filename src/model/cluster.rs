@@ -12,6 +12,9 @@ use super::{
     spec::{NewConfig, StoredSpec},
 };
 
+/// The name that no server has (stolon's): in `synchronous_standby_names`, it makes commits wait for good (R19, R21).
+pub const BLOCKING_NAME: &str = "stolonfakestandby";
+
 /// The only format version that this program reads and writes.
 pub const FORMAT_VERSION: u64 = 1;
 
@@ -83,6 +86,9 @@ pub struct ClusterStatus {
     /// New: the mark of a change of primary in progress (R6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fencing: Option<Fencing>,
+    /// New: a handover that was asked for and is being prepared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
     /// New: what each promotion left behind, oldest first (R11).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Lineage>,
@@ -106,12 +112,28 @@ pub struct Fencing {
     /// A handover that was asked for: the old primary stops in good order.
     #[serde(default, skip_serializing_if = "is_default")]
     pub planned: bool,
+    /// The keeper that a handover is to; unset for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<KeeperUid>,
     /// For people.
     #[serde(default)]
     pub reason: String,
     /// W3C trace context of the failover; empty when nobody traces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub traceparent: String,
+}
+
+/// A handover before its mark: the primary of `epoch` writes a checkpoint while clients still work (R8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handover {
+    pub epoch: Epoch,
+    /// The keeper that is to take over; unset for the one that is furthest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<KeeperUid>,
+    /// For people.
+    #[serde(default)]
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -13,6 +13,8 @@ pub struct KeeperReport {
     pub authority: Option<AuthorityReport>,
     pub recruit: Option<Recruit>,
     pub leaving: bool,
+    /// The epoch for whose handover the primary is prepared (R8).
+    pub prepared: Epoch,
     /// Why the keeper can't converge; empty when nothing is wrong.
     pub failure: String,
     pub postgres: PostgresReport,
@@ -41,6 +43,7 @@ pub struct PostgresReport {
     /// Epoch in which the server became a primary; none on a standby.
     pub primary_epoch: Epoch,
     pub parameters: BTreeMap<String, String>,
+    /// Standbys of the list in force for which a probe commit under `generation` has shown that commits wait (R18).
     pub in_sync: Vec<DbUid>,
     /// 0 when not running.
     pub pid: u32,

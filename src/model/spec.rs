@@ -68,6 +68,16 @@ pub struct StoredSpec {
     /// New: silence of the primary after which it is suspected (R15).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspect_interval: Option<GoDuration>,
+    /// New: between two heartbeats of a keeper or a proxy (R13).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_interval: Option<GoDuration>,
+    /// New: durations of the leases in etcd (R1, R5); each counts from the next lease that is granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keeper_lease_duration: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_lease_duration: Option<GoDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_lease_duration: Option<GoDuration>,
     /// New: never count an acknowledgement of the proxies as a fence of direct connections (R2 iv).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_fencing: Option<bool>,
@@ -129,11 +139,20 @@ pub struct Spec {
     pub proxy_check_interval: Duration,
     pub proxy_timeout: Duration,
     pub suspect_interval: Duration,
+    pub heartbeat_interval: Duration,
+    /// Whole seconds, as etcd grants them.
+    pub keeper_lease: Duration,
+    pub sentinel_lease: Duration,
+    /// Never above `proxy_timeout`.
+    pub proxy_lease: Duration,
     pub max_standbys: u16,
     pub max_standbys_per_sender: u16,
     /// Bytes of WAL.
     pub max_standby_lag: u64,
     pub synchronous_replication: bool,
+    /// Fewer live ones than `min` block commits (R19); 0 prefers availability.
+    pub min_synchronous_standbys: u16,
+    pub max_synchronous_standbys: u16,
     pub additional_wal_senders: u16,
     pub additional_slots: Vec<String>,
     pub use_pg_rewind: bool,
@@ -159,10 +178,19 @@ pub enum Init {
 #[error("cluster specification: {0}")]
 pub struct BadSpec(String);
 
+const PROXY_TIMEOUT: Duration = Duration::from_secs(15);
 const SLEEP_INTERVAL: Duration = Duration::from_secs(5);
 const FAIL_INTERVAL: Duration = Duration::from_secs(20);
 /// R15: silence of the primary that makes it a suspect.
 const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
+/// R13: a report's age must say something within the suspect interval.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// R1: twice etcd's election time-out of 1 s, a keepalive each second, and 1 s to kill PostgreSQL in.
+pub const LEASE: Duration = Duration::from_secs(5);
+/// etcd grants no less than 2 s, and the margins of R1 leave nothing to live on below 3 s.
+const LEAST_LEASE: Duration = Duration::from_secs(3);
+/// A silence is one of several heartbeats.
+const BEATS_PER_SUSPICION: u32 = 3;
 /// stolon's own default: 1024 * 1204 bytes (`reference`: the digits are swapped there; kept for compatibility).
 const MAX_STANDBY_LAG: u32 = 1024 * 1204;
 
@@ -196,12 +224,18 @@ impl StoredSpec {
             fail_interval: or(self.fail_interval, FAIL_INTERVAL),
             dead_keeper_removal_interval: or(self.dead_keeper_removal_interval, secs(48 * 3600)),
             proxy_check_interval: or(self.proxy_check_interval, secs(5)),
-            proxy_timeout: or(self.proxy_timeout, secs(15)),
+            proxy_timeout: or(self.proxy_timeout, PROXY_TIMEOUT),
             suspect_interval: or(self.suspect_interval, SUSPECT_INTERVAL),
+            heartbeat_interval: or(self.heartbeat_interval, HEARTBEAT_INTERVAL),
+            keeper_lease: or(self.keeper_lease_duration, LEASE),
+            sentinel_lease: or(self.sentinel_lease_duration, LEASE),
+            proxy_lease: or(self.proxy_lease_duration, LEASE).min(whole_seconds(or(self.proxy_timeout, PROXY_TIMEOUT))),
             max_standbys: self.max_standbys.unwrap_or(20),
             max_standbys_per_sender: self.max_standbys_per_sender.unwrap_or(3),
             max_standby_lag: self.max_standby_lag.unwrap_or(MAX_STANDBY_LAG).into(),
             synchronous_replication: self.synchronous_replication.unwrap_or(false),
+            min_synchronous_standbys: self.min_synchronous_standbys.unwrap_or(1),
+            max_synchronous_standbys: self.max_synchronous_standbys.unwrap_or(1),
             additional_wal_senders: self.additional_wal_senders.unwrap_or(5),
             additional_slots: self.additional_master_replication_slots.clone().unwrap_or_default(),
             use_pg_rewind: self.use_pgrewind.unwrap_or(false),
@@ -239,6 +273,13 @@ impl Spec {
         if self.sleep_interval.is_zero() || self.fail_interval.is_zero() || self.suspect_interval.is_zero() {
             return refuse("sleepInterval, failInterval and suspectInterval must be above 0".into());
         }
+        self.check_timings()?;
+        if self.max_synchronous_standbys == 0 || self.max_synchronous_standbys < self.min_synchronous_standbys {
+            return refuse(format!(
+                "maxSynchronousStandbys is {}: it must be at least 1, and at least minSynchronousStandbys, which is {}",
+                self.max_synchronous_standbys, self.min_synchronous_standbys
+            ));
+        }
         if self.max_standbys_per_sender == 0 {
             return refuse("maxStandbysPerSender must be at least 1".into());
         }
@@ -266,6 +307,40 @@ impl Spec {
         }
         Ok(())
     }
+}
+
+impl Spec {
+    /// heartbeatInterval < suspectInterval <= failInterval, and leases that R1's margins leave something of.
+    fn check_timings(&self) -> Result<(), BadSpec> {
+        let refuse = |text: String| Err(BadSpec(text));
+        let (beat, suspect) = (self.heartbeat_interval, self.suspect_interval);
+        if beat.is_zero() || beat * BEATS_PER_SUSPICION > suspect {
+            return refuse(format!(
+                "heartbeatInterval is {beat:?}: it must be above 0, and at most a third of suspectInterval, which is {suspect:?}"
+            ));
+        }
+        if suspect > self.fail_interval {
+            let limit = self.fail_interval;
+            return refuse(format!(
+                "suspectInterval is {suspect:?}: it must not be above failInterval, which is {limit:?}"
+            ));
+        }
+        let leases = [
+            ("keeperLeaseDuration", self.keeper_lease),
+            ("sentinelLeaseDuration", self.sentinel_lease),
+            ("proxyLeaseDuration (or proxyTimeout, which caps it)", self.proxy_lease),
+        ];
+        for (name, lease) in leases {
+            if lease < LEAST_LEASE || lease.subsec_nanos() != 0 {
+                return refuse(format!("{name} is {lease:?}: it must be whole seconds, at least {LEAST_LEASE:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
 }
 
 #[cfg(test)]
@@ -304,6 +379,11 @@ mod tests {
             (r#"{"initMode":"existing"}"#, "existingConfig"),
             (r#"{"initMode":"new","proxyCheckInterval":"15s"}"#, "proxyCheckInterval"),
             (r#"{"initMode":"new","maxStandbysPerSender":0}"#, "maxStandbysPerSender"),
+            (r#"{"initMode":"new","minSynchronousStandbys":2}"#, "maxSynchronousStandbys is 1"),
+            (r#"{"initMode":"new","heartbeatInterval":"500ms"}"#, "suspectInterval, which is 1s"),
+            (r#"{"initMode":"new","suspectInterval":"30s"}"#, "failInterval, which is 20s"),
+            (r#"{"initMode":"new","keeperLeaseDuration":"2s"}"#, "keeperLeaseDuration"),
+            (r#"{"initMode":"new","proxyCheckInterval":"1s","proxyTimeout":"2500ms"}"#, "proxyTimeout"),
             (r#"{"initMode":"new","additionalMasterReplicationSlots":["a-b"]}"#, "a-b"),
             (r#"{"initMode":"new","pgHBA":["host all\nall"]}"#, "pgHBA"),
         ] {

@@ -25,6 +25,8 @@ pub struct KeeperView {
     pub primary: Option<Primary>,
     pub assignment: Option<Assignment>,
     pub timings: Timings,
+    /// The primary is to prepare for being handed over in this epoch (R8).
+    pub handover: bool,
     pub lineage: Vec<Lineage>,
 }
 
@@ -45,6 +47,8 @@ pub struct Assignment {
     pub init: InitMode,
     pub role: Role,
     pub settings: Settings,
+    /// Synchronous replication is in force: a standby runs with the blocking name (R21).
+    pub synchronous: bool,
     pub use_pg_rewind: bool,
     /// Report the parameters of the new server, to be merged into the specification.
     pub merge_parameters: bool,
@@ -135,6 +139,7 @@ impl KeeperView {
                 fail_interval: spec.fail_interval,
                 ready_timeout: spec.ready_timeout,
             },
+            handover: data.cluster.status.handover.as_ref().is_some_and(|handover| handover.epoch == data.epoch()),
             lineage: data.cluster.status.history.clone(),
         })
     }
@@ -185,6 +190,7 @@ fn assignment(data: &ClusterData, spec: &Spec, db: &Db) -> Assignment {
             automatic_restart: spec.automatic_restart,
             access: access(data, spec, db),
         },
+        synchronous: wanted.synchronous_replication,
         use_pg_rewind: wanted.use_pgrewind,
         merge_parameters: wanted.include_config,
     }

@@ -1,12 +1,12 @@
-//! One stream to one sentinel, kept for as long as the sentinel is registered: hello, then a heartbeat every 100 ms and
-//! at once on an event; views come out, knocks are answered here. Never waits for its reader, a disk or SQL (R13).
+//! One stream to one sentinel, kept for as long as the sentinel is registered: hello, then a heartbeat in each interval
+//! and at once on an event; views come out, knocks are answered here. Never waits for its reader, a disk or SQL (R13).
 
 use std::time::Duration;
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -18,7 +18,6 @@ use crate::{
     wire::{Down, Identity, Probe, Up},
 };
 
-const BEAT: Duration = Duration::from_millis(100);
 /// Until the sentinel has answered the opening of the stream.
 const OPEN: Duration = Duration::from_secs(2);
 /// Pauses between attempts grow from the first to the last.
@@ -106,7 +105,7 @@ impl<T: Talk> Session<T> {
         self.line.up();
         tracing::info!(sentinel = %self.sentinel, address = self.address, "stream to the sentinel stands");
         self.reports.urged().mark_unchanged();
-        let outgoing = Outgoing { sender, owed: None, beat: beat() };
+        let outgoing = Outgoing { sender, owed: None, next: Instant::now() };
         self.talk(outgoing, incoming).await
     }
 
@@ -135,7 +134,7 @@ impl<T: Talk> Session<T> {
                     outgoing.owed = Some(self.reports.urged().borrow_and_update().clone());
                     outgoing.report(&self.reports);
                 }
-                _ = outgoing.beat.tick() => outgoing.report(&self.reports),
+                () = sleep_until(outgoing.next) => outgoing.report(&self.reports),
                 Some(Ok(outcome)) = knocks.join_next() => {
                     // A full queue means a stuck line: the sentinel will ask again.
                     let _ = outgoing.sender.try_send(T::request(&outcome, ""));
@@ -150,24 +149,18 @@ struct Outgoing<T: Talk> {
     sender: mpsc::Sender<T::Request>,
     /// Traceparent of an event that no report has carried yet.
     owed: Option<String>,
-    beat: Interval,
+    /// When the next heartbeat is due; the first at once.
+    next: Instant,
 }
 
 impl<T: Talk> Outgoing<T> {
     /// Sends the report of this instant; with no room in the queue it is left to the next beat.
     fn report(&mut self, reports: &Reports<T::Report>) {
+        self.next = Instant::now() + reports.every();
         let Ok(permit) = self.sender.try_reserve() else { return };
         let traceparent = self.owed.take().unwrap_or_default();
         permit.send(T::request(&Up::Report(reports.now()), &traceparent));
-        self.beat.reset();
     }
-}
-
-/// Ticks at once, for the first report.
-fn beat() -> Interval {
-    let mut beat = interval(BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beat
 }
 
 async fn answer<R>(probe: Probe) -> Up<R> {

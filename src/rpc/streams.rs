@@ -78,10 +78,12 @@ impl<T: Talk> Streams<T> {
 
     /// Keeps the streams until the shutdown. No error of a stream ends it.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<(), String> {
-        let mut sessions = JoinSet::new();
+        let (mut sessions, mut paced) = (JoinSet::new(), Revision::default());
         let mut open: BTreeMap<SentinelUid, (Target, AbortHandle)> = BTreeMap::new();
         loop {
-            let wanted = wanted(self.mirror.borrow_and_update().as_deref());
+            let mirror = self.mirror.borrow_and_update().clone();
+            self.pace(mirror.as_deref(), &mut paced);
+            let wanted = wanted(mirror.as_deref());
             open.retain(|uid, (target, session)| {
                 let keep = wanted.get(uid) == Some(target);
                 if !keep {
@@ -103,6 +105,16 @@ impl<T: Talk> Streams<T> {
                     Err(error) if error.is_panic() => return Err(format!("a stream to a sentinel failed: {error}")),
                     _ => {}
                 },
+            }
+        }
+    }
+
+    /// Heartbeats come as often as the stored specification says (R13). `known` is the revision that was looked at last.
+    fn pace(&self, mirror: Option<&Mirror>, known: &mut Revision) {
+        if let Some((data, revision)) = mirror.and_then(Mirror::data).filter(|(_, revision)| revision > known) {
+            *known = revision;
+            if let Ok(spec) = data.cluster.spec.resolve() {
+                self.reports.set_every(spec.heartbeat_interval);
             }
         }
     }

@@ -14,10 +14,15 @@ use tokio::{
 
 use super::{Outcome, Store, StoreError, Txn, line::line};
 use crate::{
-    model::{LeaseId, Moment, Revision},
+    model::{
+        LeaseId, Moment, Revision,
+        spec::{self, Spec},
+    },
     task::{Shutdown, clock},
 };
 
+/// Of a lease that is asked for before there is a specification.
+const DEFAULT_TTL: Duration = spec::LEASE;
 /// What a deadline is earlier than the lease's end at etcd could be: time for the holder to notice, and to kill (R1).
 const MARGIN: Duration = Duration::from_secs(1);
 /// Keepalives in the time that a lease is granted for.
@@ -59,7 +64,7 @@ pub struct Registration(Arc<Inner>);
 struct Inner {
     store: Store,
     key: String,
-    ttl: Duration,
+    ttl: fn(&Spec) -> Duration,
     begin: Mutex<Begin>,
     value: watch::Sender<Vec<u8>>,
     lease: watch::Sender<Option<LeaseState>>,
@@ -81,9 +86,9 @@ struct Pulse {
 }
 
 impl Registration {
-    /// `key` is a full name (`Keys`); `ttl` is in whole seconds, and etcd's floor applies (R1: 5 s survives an ordinary
-    /// election of etcd's).
-    pub fn new(store: &Store, key: String, ttl: Duration, value: Vec<u8>, begin: Begin) -> Registration {
+    /// `key` is a full name (`Keys`); `ttl` says which duration of the specification is meant, in whole seconds (R1). A
+    /// lease keeps the duration that it was granted with.
+    pub fn new(store: &Store, key: String, ttl: fn(&Spec) -> Duration, value: Vec<u8>, begin: Begin) -> Registration {
         Registration(Arc::new(Inner {
             store: store.clone(),
             key,
@@ -205,8 +210,16 @@ impl Registration {
         }
     }
 
+    /// As the stored specification has it now; its default while there is none.
+    async fn ttl(&self) -> Duration {
+        let mut mirror = self.0.store.mirror();
+        let _ = timeout(LOOK, mirror.wait_for(Option::is_some)).await;
+        let stored = mirror.borrow().as_ref().and_then(|mirror| mirror.data()?.0.cluster.spec.resolve().ok());
+        stored.map_or(DEFAULT_TTL, |spec| (self.0.ttl)(&spec))
+    }
+
     async fn anew(&self) -> Result<Option<LeaseState>, StoreError> {
-        let seconds = i64::try_from(self.0.ttl.as_secs()).unwrap_or(i64::MAX);
+        let seconds = i64::try_from(self.ttl().await.as_secs()).unwrap_or(i64::MAX);
         let grant = |client: etcd_client::Client| async move {
             let sent = clock::now();
             client.lease_client().grant(seconds, None).await.map(|granted| (sent, granted))
@@ -258,7 +271,7 @@ impl Registration {
 
     /// Returns when the lease is gone.
     async fn keep_alive(&self, lease: LeaseId) {
-        let granted = self.0.lease.borrow().as_ref().map_or(self.0.ttl, |state| state.granted);
+        let granted = self.0.lease.borrow().as_ref().map_or(DEFAULT_TTL, |state| state.granted);
         let endpoints = self.0.store.0.line.endpoints();
         let (mut pulse, mut failures) = (None, 0u32);
         let mut pause = granted / BEATS;

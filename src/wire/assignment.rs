@@ -26,6 +26,7 @@ impl TryFrom<v1::Assignment> for Assignment {
                 automatic_restart: message.automatic_restart,
                 access: if message.strict_access { Access::Only(message.strict_addresses) } else { Access::Everywhere },
             },
+            synchronous: message.synchronous,
             use_pg_rewind: message.use_pg_rewind,
             merge_parameters: message.merge_parameters,
         })
@@ -88,6 +89,7 @@ impl From<&Assignment> for v1::Assignment {
             parameters: settings.parameters.clone(),
             hba: settings.hba.clone().unwrap_or_default(),
             hba_set: settings.hba.is_some(),
+            synchronous: assignment.synchronous,
             use_pg_rewind: assignment.use_pg_rewind,
             max_standbys: settings.max_standbys.into(),
             additional_wal_senders: settings.additional_wal_senders.into(),

@@ -103,6 +103,7 @@ impl TryFrom<v1::Fencing> for Fencing {
                 _ => Stage::Fence,
             },
             planned: message.planned,
+            to: optional_name("fencing.to", message.to)?,
             reason: line(message.reason),
             traceparent: line(message.traceparent),
         })
@@ -119,6 +120,7 @@ impl From<&Fencing> for v1::Fencing {
             epoch: fencing.epoch.0,
             stage: stage.into(),
             planned: fencing.planned,
+            to: fencing.to.as_ref().map(ToString::to_string).unwrap_or_default(),
             reason: fencing.reason.clone(),
             traceparent: fencing.traceparent.clone(),
         }

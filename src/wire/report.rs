@@ -23,6 +23,7 @@ impl TryFrom<v1::KeeperReport> for KeeperReport {
             authority: (!authority.epoch.is_none()).then_some(authority),
             recruit: optional(message.recruit)?,
             leaving: message.leaving,
+            prepared: Epoch(message.prepared),
             failure: line(message.failure),
             postgres: required("postgres", message.postgres)?.try_into()?,
         })
@@ -38,6 +39,7 @@ impl From<&KeeperReport> for v1::KeeperReport {
             authority_remaining_ms: report.authority.map_or(0, |authority| millis(authority.remaining)),
             recruit: report.recruit.as_ref().map(Into::into),
             leaving: report.leaving,
+            prepared: report.prepared.0,
             failure: report.failure.clone(),
             postgres: Some((&report.postgres).into()),
         }

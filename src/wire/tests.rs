@@ -39,6 +39,7 @@ where
 pub(crate) fn keeper_report() -> KeeperReport {
     let position = WalPosition { timeline: 3, lsn: Lsn(0x16_B374_D848) };
     KeeperReport {
+        prepared: Epoch(3),
         view_revision: Revision(77),
         promised: Epoch(4),
         authority: Some(AuthorityReport { epoch: Epoch(5), remaining: Duration::from_millis(3210) }),
@@ -85,10 +86,18 @@ fn data() -> ClusterData {
 fn keeper_views() -> Vec<KeeperView> {
     let view = |keeper| KeeperView::derive(&data(), Revision(9), &KeeperUid::parse(keeper).unwrap()).unwrap();
     let fencing = |stage| {
-        Some(Fencing { epoch: Epoch(2), stage, planned: true, reason: "asked".into(), traceparent: "00-1-2-01".into() })
+        Some(Fencing {
+            epoch: Epoch(2),
+            stage,
+            planned: true,
+            to: Some(KeeperUid::parse("k2").unwrap()),
+            reason: "asked".into(),
+            traceparent: "00-1-2-01".into(),
+        })
     };
     let (mut marked, mut new, mut homeless) = (view("keeper1"), view("keeper0"), view("keeper1"));
     marked.fencing = fencing(Stage::Fence);
+    marked.handover = true;
     marked.lineage =
         vec![Lineage { epoch: Epoch(1), timeline: 1, switch_lsn: Lsn(5), db: DbUid::parse("ab8aab47").unwrap() }];
     let assignment = new.assignment.as_mut().unwrap();
@@ -96,6 +105,7 @@ fn keeper_views() -> Vec<KeeperView> {
     assignment.settings.access = Access::Only(vec!["10.0.0.1".into()]);
     assignment.settings.hba = Some(Vec::new());
     let assignment = homeless.assignment.as_mut().unwrap();
+    assignment.synchronous = !assignment.synchronous;
     assignment.init = InitMode::Resync;
     assignment.role = Role::Standby(Upstream { db: DbUid::parse("x").unwrap(), address: None });
     homeless.fencing = fencing(Stage::Recruit);

@@ -24,6 +24,7 @@ impl TryFrom<v1::KeeperView> for KeeperView {
             primary: optional(message.primary)?,
             assignment: optional(message.assignment)?,
             timings: required("timings", message.timings)?.into(),
+            handover: message.handover,
             lineage: message.lineage.into_iter().map(Lineage::try_from).collect::<Result<_, _>>()?,
         })
     }
@@ -39,6 +40,7 @@ impl From<&KeeperView> for v1::KeeperView {
             primary: view.primary.as_ref().map(Into::into),
             assignment: view.assignment.as_ref().map(Into::into),
             timings: Some((&view.timings).into()),
+            handover: view.handover,
             lineage: view.lineage.iter().map(Into::into).collect(),
         }
     }

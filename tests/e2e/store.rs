@@ -42,7 +42,7 @@ impl Watched {
 
     fn register(&mut self, uid: &str, value: &str, begin: Begin) -> Registration {
         let key = self.store.keys().keeper(&KeeperUid::parse(uid).unwrap());
-        let registration = Registration::new(&self.store, key, TTL, keeper(uid, value), begin);
+        let registration = Registration::new(&self.store, key, |_| TTL, keeper(uid, value), begin);
         self.tasks.spawn("registration", registration.clone().run(self.shutdown.clone()));
         registration
     }
@@ -135,7 +135,7 @@ fn an_id_is_registered_once_and_a_living_lease_can_be_taken_over() {
         assert_ne!(late.id, first.id);
         let mut again = Watched::new(&etcd);
         let key = again.store.keys().sentinel(&SentinelUid::parse("s").unwrap());
-        let gone = Registration::new(&again.store, key, TTL, b"{}".to_vec(), Begin::Adopt(first.id));
+        let gone = Registration::new(&again.store, key, |_| TTL, b"{}".to_vec(), Begin::Adopt(first.id));
         again.tasks.spawn("registration", gone.clone().run(again.shutdown.clone()));
         assert_ne!(held(&gone).await.id, first.id, "a lease that is gone is not adopted");
     });

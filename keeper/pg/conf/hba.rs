@@ -5,10 +5,18 @@ use stolon::model::view::Access;
 use super::Admit;
 use crate::pg::{Auth, Credentials, Login};
 
+/// First line while only internal users are admitted: the next keeper must know it, too.
+pub(super) const INTERNAL_ONLY: &str =
+    "# Only internal users: started again, and the synchronous standbys have not caught up yet.";
+
 /// Without passwords only loopback is admitted; `check_exposure` makes sure that nothing else listens either.
 pub(super) fn render(credentials: &Credentials, access: &Access, user: Option<&[String]>, admit: Admit) -> String {
     let Credentials { superuser, replication } = credentials;
-    let mut lines = vec![line("local", "all", superuser, ""), line("local", "replication", superuser, "")];
+    let mut lines = Vec::new();
+    if admit == Admit::InternalOnly {
+        lines.push(INTERNAL_ONLY.to_owned());
+    }
+    lines.extend([line("local", "all", superuser, ""), line("local", "replication", superuser, "")]);
     lines.extend([line("local", "replication", replication, ""), line("local", "all", replication, "")]);
     for (database, login) in [("all", superuser), ("all", replication), ("replication", replication)] {
         let from = sources(&login.auth, access);
@@ -99,7 +107,7 @@ mod tests {
         let user = ["host all all 0.0.0.0/0 trust".to_owned()];
         let secret = credentials(Auth::Scram(Secret::new("x")));
         let shut = render(&secret, &Access::Everywhere, Some(&user), Admit::InternalOnly);
-        assert!(!shut.contains("host all all"), "{shut}");
+        assert!(!shut.contains("host all all") && shut.starts_with(INTERNAL_ONLY), "{shut}");
         assert!(
             render(&secret, &Access::Everywhere, Some(&user), Admit::Everybody)
                 .contains("host all all 0.0.0.0/0 trust")

@@ -90,6 +90,11 @@ impl Instance {
         })
     }
 
+    /// The access that was written last is that of a restarted primary (R20).
+    pub fn admits_internal_only(&self) -> bool {
+        fs::read_to_string(self.data_dir().join("pg_hba.conf")).is_ok_and(|text| text.starts_with(hba::INTERNAL_ONLY))
+    }
+
     /// The settings of a database that was given as it is (`existing`): its postgresql.conf, without what is managed.
     pub fn file_parameters(&self) -> Result<BTreeMap<String, String>, PgError> {
         initial(&self.data_dir())

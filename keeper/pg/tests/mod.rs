@@ -11,6 +11,7 @@ mod promote;
 mod recruit;
 mod rewind;
 mod settings;
+mod synchronous;
 
 use std::{
     fs,

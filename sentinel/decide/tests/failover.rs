@@ -382,15 +382,6 @@ fn a_store_restored_from_an_older_copy_is_left_alone() {
 }
 
 #[test]
-fn synchronous_replication_gets_no_election_and_a_reason() {
-    let mut town = Town::running(2, 1);
-    town.edit(|data| data.cluster.spec.synchronous_replication = Some(true));
-    town.report("k1", |report| report.postgres.state = PostgresState::Stopped);
-    town.live(secs(1), &[]);
-    assert!(town.data().fencing().is_none() && town.says("synchronousReplication"));
-}
-
-#[test]
 fn a_winner_needs_no_copy_any_more() {
     let mut town = marked(2, 0);
     town.promise("k1", 1);

@@ -1,20 +1,29 @@
 //! Planned handovers (R8): the old primary stops in good order, and whoever follows it has everything.
 
-use stolon::model::{cluster::Stage, report::PostgresState};
+use stolon::model::{Epoch, cluster::Stage, report::PostgresState};
 
 use super::{ms, secs, town::Town};
+use crate::decide::Step;
 
 /// `k1` was asked to end, has stopped and promised; `k1`'s last position is 1010. Stage recruit.
 fn stopped() -> Town {
     let mut town = Town::running(3, 1);
-    town.report("k1", |report| report.leaving = true);
-    town.step();
+    leave(&mut town);
     assert!(town.data().fencing().is_some_and(|mark| mark.planned));
     town.fence("p1", 1);
     town.promise("k1", 1);
     town.step();
     assert_eq!(town.stage(), Some(Stage::Recruit));
     town
+}
+
+/// `k1` is asked to end, and has written its checkpoint.
+fn leave(town: &mut Town) {
+    town.report("k1", |report| report.leaving = true);
+    town.step();
+    assert_eq!(town.history, [Step::Handover]);
+    town.report("k1", |report| report.prepared = Epoch(1));
+    town.step();
 }
 
 #[test]
@@ -43,7 +52,7 @@ fn a_handover_that_would_lose_a_byte_waits_for_the_old_primary_which_then_return
     town.info("k1", |info| {
         info.cluster_uid = Some(uid);
         info.data = Some(stolon::model::registration::DataDir { system_id: super::town::SYSTEM, db: Some(db) });
-        info.promised = stolon::model::Epoch(1);
+        info.promised = Epoch(1);
     });
     town.report("k1", |report| report.postgres.state = PostgresState::Stopped);
     town.tick();
@@ -67,8 +76,7 @@ fn an_old_primary_that_stays_away_for_the_fail_interval_is_missed_like_after_a_f
 #[test]
 fn a_primary_that_loses_its_key_before_it_stopped_is_not_waited_for() {
     let mut town = Town::running(2, 1);
-    town.report("k1", |report| report.leaving = true);
-    town.step();
+    leave(&mut town);
     town.fence("p1", 1);
     town.live(ms(300), &[]);
     assert_eq!(town.stage(), Some(Stage::Fence));
@@ -79,4 +87,14 @@ fn a_primary_that_loses_its_key_before_it_stopped_is_not_waited_for() {
     town.recruit("k2", 2, 1, 1009);
     town.tick();
     assert_eq!(town.primary(), "k2");
+}
+
+#[test]
+fn a_checkpoint_that_takes_long_is_not_waited_for_when_the_keeper_ends_anyway() {
+    let mut town = Town::running(2, 1);
+    town.report("k1", |report| report.leaving = true);
+    town.live(ms(1900), &[]);
+    assert!(town.data().fencing().is_none() && town.says("its checkpoint comes first"));
+    town.live(ms(300), &[]);
+    assert!(town.data().fencing().is_some_and(|mark| mark.planned) && town.data().cluster.status.handover.is_none());
 }

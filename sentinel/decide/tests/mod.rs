@@ -8,6 +8,8 @@ mod members;
 mod rules;
 mod simulation;
 mod suspicion;
+mod switchover;
+mod synchronous;
 mod town;
 
 use std::time::Duration;

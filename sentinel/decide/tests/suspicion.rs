@@ -225,6 +225,8 @@ fn a_keeper_that_ends_hands_over_in_good_order_when_a_standby_is_ready() {
     let mut town = Town::running(2, 1);
     town.report("k1", |report| report.leaving = true);
     town.step();
+    town.report("k1", |report| report.prepared = Epoch(1));
+    town.step();
     assert!(town.data().fencing().is_some_and(|mark| mark.planned && mark.stage == Stage::Fence));
     town.fence("p1", 1);
     town.step();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use stolon::{
     model::{
         ClusterData, DbUid, Epoch, LeaseId, Lsn, Moment, Revision, SentinelUid, WalPosition,
-        cluster::{DbInitMode, DbRole, Stage},
+        cluster::{Db, DbInitMode, DbRole, Stage},
         registration::{DataDir, KeeperInfo, PrimaryKey, ProxyInfo, ReadyKey, Recruit},
         report::{AuthorityReport, KeeperReport, PostgresReport, PostgresState, ProbeResult, ProxyReport},
         spec::StoredSpec,
@@ -15,7 +15,7 @@ use stolon::{
 
 use super::{keeper, ms, proxy, secs};
 use crate::{
-    decide::{Action, Commit, Decision, Holder, Step, World, decide},
+    decide::{Action, Commit, Decision, Holder, Step, Wish, World, decide},
     observe::{Observations, Probe, Round},
 };
 
@@ -27,6 +27,9 @@ pub struct Town {
     pub mirror: Mirror,
     pub seen: Observations,
     pub initial: Option<StoredSpec>,
+    pub wish: Option<Wish>,
+    /// Primaries confirm each synchronous standby that streams, when they speak.
+    pub confirming: bool,
     revision: i64,
     uids: u32,
     /// Steps of all commits so far.
@@ -45,6 +48,8 @@ impl Town {
             mirror: Mirror { revision: Revision(1), candidates: vec![candidate], ..Mirror::default() },
             seen: Observations::leading(now),
             initial: None,
+            wish: None,
+            confirming: true,
             revision: 1,
             uids: 0,
             history: Vec::new(),
@@ -250,16 +255,28 @@ impl Town {
             primary_epoch: if primary { epoch } else { Epoch::NONE },
             parameters: [("max_connections".to_owned(), "100".to_owned())].into(),
             pid: 1,
+            in_sync: if primary && self.confirming { self.streaming(object) } else { Vec::new() },
             ..PostgresReport::default()
         };
+        let prepared = if primary && data.cluster.status.handover.is_some() { epoch } else { Epoch::NONE };
         let authority = primary.then_some(AuthorityReport { epoch, remaining: secs(4) });
         let promised = self.seen.keepers[&keeper(name)].report.as_ref().map_or(Epoch::NONE, |(r, _)| r.promised);
-        let report = KeeperReport { postgres, authority, promised, ..KeeperReport::default() };
+        let report = KeeperReport { postgres, authority, promised, prepared, ..KeeperReport::default() };
         self.seen.keeper_report(self.now, &keeper(name), report);
         self.info(name, |info| {
             info.cluster_uid = Some(data.cluster.uid.clone());
             info.data = Some(DataDir { system_id: SYSTEM, db: Some(uid.clone()) });
         });
+    }
+
+    /// Names of a primary's list whose standbys stream.
+    fn streaming(&self, primary: &Db) -> Vec<DbUid> {
+        let streams = |uid: &&DbUid| {
+            let peers = self.seen.keepers.values().filter(|peer| peer.connected);
+            let mut reports = peers.filter_map(|peer| peer.report.as_ref()).map(|(report, _)| &report.postgres);
+            reports.any(|postgres| postgres.db.as_ref() == Some(*uid) && postgres.wal_streaming)
+        };
+        primary.spec.synchronous_standbys.iter().flatten().filter(streams).cloned().collect()
     }
 
     /// Decides until nothing is left to commit, everybody following.
@@ -314,7 +331,8 @@ impl Town {
     /// One decision, nothing applied.
     pub fn decide(&mut self) -> Decision {
         self.seen.settle(self.now, &self.mirror);
-        let world = World { mirror: &self.mirror, seen: &self.seen, initial: self.initial.as_ref() };
+        let world =
+            World { mirror: &self.mirror, seen: &self.seen, initial: self.initial.as_ref(), wish: self.wish.as_ref() };
         let (before, uids) = (self.mirror.clone(), &mut self.uids);
         let decision = decide(self.now, &world, &mut || {
             *uids += 1;

@@ -92,7 +92,7 @@ async fn who_resigns_lets_another_lead_and_stands_again() {
     let candidate = |tasks: &mut Tasks| {
         let (store, uid, shutdown) = (etcd.store(), new_uid(), Shutdown::new());
         let value = serde_json::json!({ "UID": uid }).to_string().into_bytes();
-        let registration = Registration::new(&store, store.keys().sentinel(&uid), BOUND, value, Begin::Anew);
+        let registration = Registration::new(&store, store.keys().sentinel(&uid), |_| BOUND, value, Begin::Anew);
         let election = Election::new(&store, &uid, &registration);
         tasks.spawn("watch", store.clone().watch(shutdown.clone()));
         tasks.spawn("registration", registration.run(shutdown.clone()));

@@ -98,7 +98,7 @@ impl Fake {
         let (store, memory, shutdown) = (etcd.store(), Arc::new(Mutex::new(Memory::default())), Shutdown::new());
         let key = store.keys().keeper(&uid);
         let value = serde_json::to_vec(&info(&uid)).unwrap();
-        let registration = Registration::new(&store, key, Duration::from_secs(5), value, Begin::Anew);
+        let registration = Registration::new(&store, key, |_| Duration::from_secs(5), value, Begin::Anew);
         let (make, name) = (memory.clone(), uid.clone());
         let (reports, urge) = Reports::new(move || report(&mut make.lock().unwrap(), &name));
         let cluster_name = ClusterName::parse("c").unwrap();

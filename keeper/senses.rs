@@ -284,7 +284,8 @@ pub async fn commits(shared: Shared, instance: Instance, sampler: Sampler) -> Re
         if let Some(names) = probe {
             match instance.commit_once(PROBE_DEADLINE).await {
                 Ok(commit) if commit.names == setting(&names) => {
-                    shared.note(|state, _| state.synchronous.probed(&names, commit.end));
+                    let end = commit.end;
+                    shared.note(|state, _| end.into_iter().for_each(|end| state.synchronous.probed(&names, end)));
                     for _ in 0..SOON {
                         sampler.hurry();
                         tokio::time::sleep(FOLLOWER).await;

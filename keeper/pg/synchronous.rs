@@ -17,7 +17,7 @@ pub struct Commit {
     /// `synchronous_standby_names` as the new connection had it.
     pub names: String,
     /// Flushed here up to this.
-    pub end: Lsn,
+    pub end: Option<Lsn>,
 }
 
 impl Instance {
@@ -32,7 +32,7 @@ impl Instance {
             let rows = sql::rows(&client, COMMIT).await?;
             let names = rows.first().and_then(|row| row.get("names")).unwrap_or_default().to_owned();
             let flushed = sql::rows(&client, END).await?;
-            let end = flushed.first().and_then(|row| row.get("flushed")?.parse().ok()).unwrap_or_default();
+            let end = flushed.first().and_then(|row| row.get("flushed")?.parse().ok());
             Ok(Commit { names, end })
         })
         .await

@@ -18,6 +18,8 @@ mod members;
 mod playground;
 mod rejoin;
 mod store;
+mod switchover;
+mod synchronous;
 mod trace;
 mod transcript;
 mod twins;

@@ -1,0 +1,106 @@
+//! `stolonctl switchover`: the primary role changes hands in good order, in either replication mode.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stolon_tests::{
+    Cluster, ClusterOptions, Test, Weight,
+    cluster::CLUSTER,
+    eventually,
+    process::{Outcome, complete},
+    run,
+    writer::Writer,
+};
+
+fn switchover(cluster: &Cluster, args: &[&str]) -> Outcome {
+    let mut command = cluster.test.command("stolonctl");
+    command.arg("switchover").args(["--cluster-name", CLUSTER, "--store-endpoints", &cluster.etcd.endpoints()]);
+    complete(cluster.test.folder(), command.args(args), Duration::from_secs(60))
+}
+
+/// Back and forth under a writer: by name, then to whoever is best.
+async fn handed_over(test: Test, synchronous: bool) {
+    let spec = json!({ "initMode": "new", "usePgrewind": true, "synchronousReplication": synchronous });
+    let cluster = Cluster::start(test, ClusterOptions { spec: Some(spec), ..Default::default() }).await;
+    let writer = Writer::start(cluster.proxy()).await;
+    for round in 0..3 {
+        let (old, epoch) = cluster.settled().await;
+        let server = writer.server();
+        let to = eventually("a standby that may take over", Duration::from_secs(30), async || {
+            candidate(&cluster, old, synchronous).await
+        })
+        .await;
+        let (at, before) = (Instant::now(), copies(&cluster, old));
+        let outcome = match round {
+            0 => switchover(&cluster, &["--to", &to, "-f", "json"]),
+            _ => switchover(&cluster, &["-f", "json"]),
+        };
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        writer.moves_from(&server, Duration::from_secs(20)).await;
+        let kind = if synchronous { "switchover-sync" } else { "switchover" };
+        writer.report_gap(kind, at);
+        let (new, next) = cluster.settled().await;
+        let said: Value = serde_json::from_str(&outcome.out).unwrap();
+        assert_eq!((said["keeper"].as_str(), said["epoch"].as_u64()), (Some(&*cluster.keepers[new].uid), Some(next)));
+        assert!(next == epoch + 1 && new != old && (round > 0 || cluster.keepers[new].uid == to));
+        assert_eq!(copies(&cluster, old), before, "the old primary just follows");
+        assert!(cluster.keepers[old].daemon.log().contains("it follows as it is"));
+    }
+    writer.finish().await.is_clean();
+}
+
+/// How often a keeper has copied or rewound its data.
+fn copies(cluster: &Cluster, keeper: usize) -> usize {
+    let log = cluster.keepers[keeper].daemon.log();
+    log.matches("by pg_basebackup").count() + log.matches("by pg_rewind").count()
+}
+
+async fn candidate(cluster: &Cluster, old: usize, synchronous: bool) -> Result<String, String> {
+    let keys = cluster.keys().await?;
+    let data = keys.data.ok_or("no cluster data")?;
+    let (_, master) = data.primary().ok_or("no primary")?;
+    let mut others =
+        cluster.keepers.iter().enumerate().filter(|(index, _)| *index != old).map(|(_, keeper)| &keeper.uid);
+    if !synchronous {
+        return others.next().cloned().ok_or_else(|| "no other keeper".to_owned());
+    }
+    let seen = master.status.synchronous_standbys.iter().flatten().find_map(|uid| data.dbs.get(uid));
+    seen.map(|db| db.spec.keeper_uid.to_string()).ok_or_else(|| "nobody is in sync".to_owned())
+}
+
+#[test]
+fn a_primary_is_handed_over_without_a_loss_or_a_rewind() {
+    run("switchover", Weight::Heavy, async |test| handed_over(test, false).await);
+}
+
+#[test]
+fn a_synchronous_primary_is_handed_over_without_a_loss_or_a_rewind() {
+    run("switchover-sync", Weight::Heavy, async |test| handed_over(test, true).await);
+}
+
+#[test]
+fn a_handover_that_can_not_be_is_refused_with_the_reason_and_nothing_changes() {
+    run("switchover-refused", Weight::Cluster, async |test| {
+        let mut cluster = Cluster::start(test, ClusterOptions { keepers: 2, ..Default::default() }).await;
+        let (primary, epoch) = cluster.primary().await;
+        let own = cluster.keepers[primary].uid.clone();
+        for (to, words) in [(own.as_str(), "is the primary already"), ("nobody", "is none of this cluster's")] {
+            let outcome = switchover(&cluster, &["--to", to]);
+            assert!(outcome.code == Some(1) && outcome.err.contains(words), "{outcome:?}");
+            assert_eq!(outcome.err.trim().lines().count(), 1, "{outcome:?}");
+        }
+        cluster.keepers[1 - primary].signal_all(rustix::process::Signal::STOP);
+        eventually("the silent standby is no candidate", Duration::from_secs(20), async || {
+            let outcome = switchover(&cluster, &["--to", &cluster.keepers[1 - primary].uid]);
+            if outcome.code == Some(1) && outcome.err.contains("is not heard") {
+                Ok(())
+            } else {
+                Err(format!("{outcome:?}"))
+            }
+        })
+        .await;
+        cluster.keepers[1 - primary].signal_all(rustix::process::Signal::CONT);
+        assert_eq!(cluster.settled().await, (primary, epoch));
+        cluster.sentinels.iter_mut().for_each(|sentinel| sentinel.process().signal(rustix::process::Signal::KILL));
+    });
+}

@@ -177,6 +177,7 @@ fn keeper(uid: &KeeperUid, mirror: &Mirror, data: Option<&ClusterData>) -> Keepe
         pg_wanted_generation: db.map_or(0, |db| db.generation.0),
         pg_current_generation: db.map_or(0, |db| db.status.current_generation.0),
         db: db.map(|db| db.uid.to_string()),
+        synchronous: data.zip(db).and_then(|(data, db)| data.synchronous(&db.uid)).map(str::to_owned),
         role: data.zip(db).map(|(data, db)| role(data, db).to_owned()),
         registered: info.is_some(),
         grpc_address: info.and_then(|info| some(&info.grpc_address)),

@@ -97,6 +97,8 @@ pub struct Keeper {
     pub lag: Option<u64>,
     /// A standby receives WAL now.
     pub streaming: Option<bool>,
+    /// `in sync` (it has every acknowledged commit and may take over), `named` (commits wait for it), or null.
+    pub synchronous: Option<String>,
     /// The keeper was asked to end.
     pub leaving: bool,
     /// Why it can't do what it should.

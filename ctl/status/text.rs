@@ -14,7 +14,7 @@ pub fn text(status: &Status) -> String {
     out
 }
 
-const KEEPERS: [&str; 11] = [
+const KEEPERS: [&str; 12] = [
     "UID",
     "ROLE",
     "HEALTHY",
@@ -25,6 +25,7 @@ const KEEPERS: [&str; 11] = [
     "LSN",
     "LAG",
     "STREAMING",
+    "SYNC",
     "ADDRESS",
 ];
 const PROXIES: [&str; 5] = ["UID", "ROUTE EPOCH", "CONNECTIONS", "ADDRESS", "GRPC"];
@@ -115,6 +116,7 @@ fn keeper(keeper: &Keeper) -> Vec<String> {
         dash(keeper.position.lsn.clone()),
         dash(keeper.lag.map(bytes)),
         dash(keeper.streaming.map(|streaming| yes(streaming).to_owned())),
+        dash(keeper.synchronous.clone()),
         dash(some(&keeper.listen_address)),
     ]
 }

@@ -67,6 +67,7 @@ fn keeper(entry: &v1::KeeperEntry, primary: Option<Lsn>) -> Keeper {
         },
         lag: position.zip(primary).filter(|_| standby).map(|(own, primary)| primary.ahead_of(Lsn(own.lsn))),
         streaming: postgres.filter(|_| standby).map(|postgres| postgres.wal_streaming),
+        synchronous: some(&entry.synchronous),
         leaving: report.is_some_and(|report| report.leaving),
         failure: report.and_then(|report| some(&report.failure)),
         pid: postgres.map(|postgres| postgres.pid).filter(|pid| *pid > 0),

@@ -133,6 +133,7 @@ fn keeper(
         current_generation: db.and_then(|db| facts.generation(&db.uid)).map_or(0, |generation| generation.0),
         report,
         report_age_ms,
+        synchronous: data.zip(db).and_then(|(data, db)| data.synchronous(&db.uid)).unwrap_or_default().into(),
     }
 }
 

@@ -49,6 +49,18 @@ impl ClusterData {
         self.dbs.iter().find(|(_, db)| &db.spec.keeper_uid == keeper)
     }
 
+    /// How a standby stands to the primary's synchronous list: `in sync` (it may win), `named` (commits wait for it), or not
+    /// at all.
+    pub fn synchronous(&self, uid: &DbUid) -> Option<&'static str> {
+        let (_, master) = self.primary().filter(|(_, db)| db.spec.synchronous_replication)?;
+        let among = |list: &Option<Vec<DbUid>>| list.iter().flatten().any(|name| name == uid);
+        match (among(&master.spec.synchronous_standbys), among(&master.status.synchronous_standbys)) {
+            (true, true) => Some("in sync"),
+            (true, false) => Some("named"),
+            (false, _) => None,
+        }
+    }
+
     pub fn epoch(&self) -> Epoch {
         self.cluster.status.epoch
     }

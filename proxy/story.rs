@@ -61,7 +61,8 @@ impl Story {
         if mark.epoch <= known {
             return;
         }
-        let span = info_span!(parent: None, "fenced", epoch = number(mark.epoch.0), connections = number(inside));
+        let span =
+            info_span!(parent: None, "fenced", rule = "R7", epoch = number(mark.epoch.0), connections = number(inside));
         continue_from(&span, &mark.traceparent);
         span.in_scope(
             || tracing::info!(epoch = %mark.epoch, connections = inside, "the epoch ends, cutting its connections"),
@@ -88,7 +89,7 @@ impl Story {
         let span = match grant.began && new {
             true => {
                 let (epoch, keeper) = (number(route.epoch.0), route.keeper.as_str());
-                let span = info_span!(parent: None, "routed", epoch, keeper, target);
+                let span = info_span!(parent: None, "routed", rule = "R10", epoch, keeper, target);
                 continue_from(&span, &grant.traceparent);
                 span
             }

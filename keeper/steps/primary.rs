@@ -25,8 +25,7 @@ const SAMPLE: Duration = Duration::from_secs(5);
 impl Hands {
     pub(super) async fn promote(&self, epoch: Epoch) -> Done {
         let db = self.assignment()?.db;
-        let span =
-            info_span!("promoted", epoch = epoch.0, keeper = %self.shared.look(|state, _| state.me.clone()), db = %db);
+        let span = info_span!("promoted", rule = "R3 R11", epoch = epoch.0, keeper = %self.shared.look(|state, _| state.me.clone()), db = %db);
         telemetry::continue_from(&span, &self.election_context(epoch));
         self.promote_traced(epoch).instrument(span).await
     }

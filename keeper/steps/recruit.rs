@@ -17,7 +17,7 @@ const REPLAY: Duration = Duration::from_secs(300);
 impl Hands {
     pub(super) async fn recruit(&self, epoch: Epoch) -> Done {
         let context = self.mark_context();
-        let span = info_span!("recruited", epoch = epoch.0, keeper = %self.shared.look(|state, _| state.me.clone()));
+        let span = info_span!("recruited", rule = "R8", epoch = epoch.0, keeper = %self.shared.look(|state, _| state.me.clone()));
         telemetry::continue_from(&span, &context);
         self.recruit_traced(epoch).instrument(span).await
     }

@@ -58,6 +58,8 @@ pub struct Decision {
     pub stuck: bool,
     /// Ask again then, though nothing happened.
     pub revisit: Option<Moment>,
+    /// Something speaks against the primary, and nothing is done about it yet, or can be.
+    pub watching: bool,
     /// The wish is granted (with the commit among the actions), or refused for this reason.
     pub wish: Option<Result<(), String>>,
 }
@@ -215,6 +217,7 @@ fn known(case: &Case<'_>, wish: Option<&Wish>, plan: &mut Decision, fresh: &mut 
     if begun {
         return;
     }
+    plan.watching = !plan.reasons.is_empty();
     members::tend(case, plan, fresh);
 }
 

@@ -20,6 +20,8 @@ use crate::{
 /// The open spans of the present failover; all of them end when it does.
 #[derive(Default)]
 pub struct Story {
+    /// Since something speaks against the primary of this epoch, without a mark.
+    watched: Option<(Epoch, Span)>,
     detected: Option<(Epoch, Span)>,
     marked: Option<Span>,
     /// The mark that this leader works under.
@@ -51,8 +53,8 @@ impl Story {
     }
 
     fn begin(&mut self, mark: &Fencing) {
-        let fenced = info_span!(parent: None, "fenced", epoch = number(mark.epoch), reason = mark.reason);
-        let chosen = info_span!(parent: None, "chosen", epoch = number(mark.epoch.next()), keeper = Empty, db = Empty, why = Empty);
+        let fenced = info_span!(parent: None, "fenced", rule = "R7", epoch = number(mark.epoch), reason = mark.reason);
+        let chosen = info_span!(parent: None, "chosen", rule = "R9", epoch = number(mark.epoch.next()), keeper = Empty, db = Empty, why = Empty);
         for span in [&fenced, &chosen] {
             continue_from(span, &mark.traceparent);
         }
@@ -67,7 +69,23 @@ impl Story {
 
     /// Where reasons of this moment belong.
     pub fn present(&self) -> Span {
-        self.chosen.clone().unwrap_or_else(Span::none)
+        let watched = self.watched.as_ref().map(|(_, span)| span.clone());
+        self.chosen.clone().or(watched).unwrap_or_else(Span::none)
+    }
+
+    /// Why nothing is done against a primary that something speaks against belongs in a trace, too.
+    pub fn watch(&mut self, mirror: &Mirror, watching: bool) {
+        let primary = mirror.data().filter(|(data, _)| watching && data.fencing().is_none());
+        let Some((data, (_, db))) = primary.and_then(|(data, _)| Some((data, data.primary()?))) else {
+            self.watched = None;
+            return;
+        };
+        let epoch = data.epoch();
+        if self.watched.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            let keeper = db.spec.keeper_uid.as_str();
+            let span = info_span!(parent: None, "watched", rule = "R15 R16", epoch = number(epoch), keeper);
+            self.watched = Some((epoch, span));
+        }
     }
 
     /// Opens the spans of a commit that is about to be sent; asked again for the same step, it goes on with them.
@@ -96,13 +114,13 @@ impl Story {
             self.marked = None;
             (
                 epoch,
-                info_span!(parent: None, "detected", epoch = number(epoch), keeper, db, reason, planned = mark.planned),
+                info_span!(parent: None, "detected", rule = "R14 R15", epoch = number(epoch), keeper, db, reason, planned = mark.planned),
             )
         });
         let context = traceparent(&detected);
         self.marked.get_or_insert_with(|| {
             let recruiting = mark.stage == Stage::Recruit;
-            let marked = info_span!(parent: None, "marked", epoch = number(epoch), keeper, db, recruiting);
+            let marked = info_span!(parent: None, "marked", rule = "R6", epoch = number(epoch), keeper, db, recruiting);
             continue_from(&marked, &context);
             marked
         });
@@ -152,7 +170,7 @@ fn number(epoch: Epoch) -> i64 {
 fn root(name: &'static str, change: &PrimaryChange) -> Span {
     let key = &change.key;
     let (epoch, keeper, db, proof) = (number(key.epoch), key.keeper.as_str(), key.db.as_str(), change.proof);
-    info_span!(parent: None, "committed", otel.name = name, epoch, keeper, db, ?proof)
+    info_span!(parent: None, "committed", rule = "R2", otel.name = name, epoch, keeper, db, ?proof)
 }
 
 /// The context that views of stored cluster data carry: of the failover in progress, or of the one that made them.

@@ -159,3 +159,17 @@ fn views_carry_the_context_of_what_made_them_and_no_older_one() {
     mirror.cluster.as_mut().unwrap().data = Ok(Arc::new(data(Some("of the mark"))));
     assert_eq!(context(&mirror), "of the mark");
 }
+
+#[test]
+fn why_nothing_is_done_against_a_suspect_is_an_event_of_a_span() {
+    let spans = Kept::default().during(|| {
+        let mut story = Story::default();
+        for _ in 0..2 {
+            story.watch(&mirror(data(None)), true);
+        }
+        story.present().in_scope(|| tracing::info!("keeper keeper0 is silent, but its WAL flows"));
+        story.watch(&mirror(data(None)), false);
+    });
+    let [span] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((&*span.name, span.events.len(), &*attributes(span)["keeper"]), ("watched", 1, "keeper0"));
+}

@@ -36,6 +36,7 @@ impl Leader {
 
     pub(super) async fn lead(&mut self, now: Moment, mirror: &Mirror, leadership: &Leadership) -> Option<Moment> {
         let decision = self.decide(now, mirror);
+        self.story.watch(mirror, decision.watching);
         let present = self.story.present();
         present.in_scope(|| self.mood.tell(true, &decision.reasons, decision.stuck));
         let mut again = decision.revisit;

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use stolon::model::{DbUid, Generation, view::Role};
+use stolon::model::{
+    DbUid, Generation,
+    view::{Assignment, Role},
+};
 
 use super::{Done, Hands, StepError};
 use crate::pg::{ConfRole, Expendable};
@@ -15,16 +18,12 @@ impl Hands {
         if assignment.db != *db || assignment.generation != generation {
             return Err(StepError::NotNow("another generation is wanted now".into()));
         }
-        let (role, slots) = match &assignment.role {
-            Role::Primary { followers, additional_slots, .. } => {
-                let own = followers.iter().map(DbUid::slot);
-                let more = additional_slots.iter().map(|name| format!("stolon_{name}"));
-                (ConfRole::Primary, own.chain(more).collect())
-            }
-            Role::Standby(upstream) => (ConfRole::Standby { upstream: upstream.address.clone() }, BTreeSet::new()),
+        let role = match &assignment.role {
+            Role::Primary { .. } => ConfRole::Primary,
+            Role::Standby(upstream) => ConfRole::Standby { upstream: upstream.address.clone() },
         };
         self.settings(&server, role).await?;
-        self.instance.refresh_slots(&slots).await?;
+        self.instance.refresh_slots(&slots(&assignment)).await?;
         self.db_state(|state| state.generation = generation)?;
         self.shared.change(|state, _| state.applied = Some((db.clone(), generation)));
         self.shared.urge(String::new());
@@ -35,5 +34,16 @@ impl Hands {
         let Some(old) = Expendable::of(server) else { return Ok(()) };
         tracing::info!(folders = ?old.folders(), "removing data that a complete copy has replaced");
         Ok(old.remove().await?)
+    }
+}
+
+/// Slots that a server in this role has.
+pub(super) fn slots(assignment: &Assignment) -> BTreeSet<String> {
+    match &assignment.role {
+        Role::Primary { followers, additional_slots, .. } => {
+            let own = followers.iter().map(DbUid::slot);
+            own.chain(additional_slots.iter().map(|name| format!("stolon_{name}"))).collect()
+        }
+        Role::Standby(_) => BTreeSet::new(),
     }
 }

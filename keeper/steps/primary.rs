@@ -106,7 +106,13 @@ impl Hands {
             keys.ready(),
             value,
         );
-        if self.store.transact(&txn).await? == Outcome::Conflict {
+        // Followers come at once when they see the key, and each needs its slot; clients wait for the key alone.
+        let slots = super::apply::slots(&self.assignment()?);
+        let (written, made) = tokio::join!(self.store.transact(&txn), self.instance.refresh_slots(&slots));
+        if let Err(error) = made {
+            tracing::warn!(%error, "the followers' slots could not be made yet");
+        }
+        if written? == Outcome::Conflict {
             return Err(StepError::NotNow("the key `primary` has changed".into()));
         }
         self.shared.urge(promotion.traceparent);

@@ -5,6 +5,7 @@ pub mod authority;
 pub mod cli;
 mod converge;
 mod ground;
+pub mod guard;
 mod inherit;
 pub mod journal;
 mod login;

@@ -113,7 +113,11 @@ pub async fn exits(shared: Shared) -> Result<(), String> {
         tokio::select! {
             changed = server.changed() => if changed.is_err() { return Ok(()) },
             exit = ended => {
-                let asked = shared.look(|state, _| state.run.asked);
+                // The guard keeps the same deadline, and may be the quicker one: no crash.
+                let asked = shared.change(|state, now| {
+                    state.run.asked |= state.must_die(now);
+                    state.run.asked
+                });
                 if let Some(server) = running.as_ref().filter(|_| !asked) {
                     // Both begin at once: the killing on a thread of its own, and the news on their way.
                     tokio::join!(shared.kill_remains(server), async { tell_crash(&shared, exit) });
@@ -159,8 +163,8 @@ pub async fn deadline(shared: Shared) -> Result<(), String> {
     let mut timer = Timer::new().map_err(|error| format!("no timer: {error}"))?;
     loop {
         let (must_die, until) = shared.look(|state, now| {
-            let until = state.grant(now).map(|grant| grant.deadline).or(state.inherits_until);
-            (state.must_die(now), until.filter(|until| state.run.phase.may_serve() && *until > now))
+            let until = state.deadline(now).map(|deadline| deadline.until);
+            (state.must_die(now), until.filter(|_| state.run.phase.may_serve()))
         });
         if must_die && let Some(server) = shared.running() {
             shared.change(|state, _| state.run.asked = true);

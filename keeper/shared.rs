@@ -28,6 +28,8 @@ struct Inner {
     fence: Notify,
     /// For the task that reads whether authority is there.
     authority: Notify,
+    /// For the task that tells the guard.
+    guard: Notify,
     server: watch::Sender<Option<Postmaster>>,
     /// Held while what a dead postmaster left behind is killed: nothing is started meanwhile.
     remains: tokio::sync::Mutex<()>,
@@ -41,6 +43,7 @@ impl Shared {
             turn: Notify::new(),
             fence: Notify::new(),
             authority: Notify::new(),
+            guard: Notify::new(),
             server: watch::Sender::new(None),
             remains: tokio::sync::Mutex::new(()),
             urge: Mutex::new(None),
@@ -67,6 +70,7 @@ impl Shared {
         self.0.turn.notify_one();
         self.0.fence.notify_one();
         self.0.authority.notify_one();
+        self.0.guard.notify_one();
         outcome
     }
 
@@ -102,6 +106,10 @@ impl Shared {
 
     pub async fn authority(&self) {
         self.0.authority.notified().await;
+    }
+
+    pub async fn guard(&self) {
+        self.0.guard.notified().await;
     }
 
     /// The server that runs, or ran last.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use stolon::{
     model::{
-        DbUid, Epoch, Generation, KeeperUid, Moment, Revision, WalPosition,
+        DbUid, Epoch, Generation, KeeperUid, LeaseId, Moment, Revision, WalPosition,
         cluster::Phase as ClusterPhase,
         view::{InitMode, KeeperView, Upstream},
     },
@@ -65,6 +65,15 @@ pub struct Promotion {
     pub traceparent: String,
 }
 
+/// Until when a server may acknowledge commits: one instant for the keeper's own task and for the guard (R4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    pub epoch: Epoch,
+    /// The lease that a reading has shown to carry the key; `None` while there is no such reading.
+    pub lease: Option<LeaseId>,
+    pub until: Moment,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct State {
@@ -87,6 +96,10 @@ pub struct State {
     /// A primary may run on until then without authority: an adopted one, until it is known whether the former keeper's
     /// lease lives; and one whose key went before its deadline, until it is put back.
     pub inherits_until: Option<Moment>,
+    /// A step needs the guard armed, before the server may acknowledge a commit in this epoch.
+    pub arming: Option<Epoch>,
+    /// How often a step has asked for that: what the guard acknowledged earlier is no answer.
+    pub arms: u64,
     pub data: Data,
     pub run: Run,
     /// A creation, copy or rewind runs.
@@ -127,6 +140,8 @@ impl State {
             authority_since: now,
             folder: None,
             inherits_until: None,
+            arming: None,
+            arms: 0,
             data: Data::Absent,
             run: Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash: None },
             copying: false,
@@ -147,6 +162,15 @@ impl State {
 
     pub fn grant(&self, now: Moment) -> Option<Grant> {
         self.authority.at(now, self.lease.as_ref())
+    }
+
+    /// The end of the present right, or tolerance; `None` without either.
+    pub fn deadline(&self, now: Moment) -> Option<Deadline> {
+        if let Some(grant) = self.grant(now) {
+            return Some(Deadline { epoch: grant.epoch, lease: Some(grant.lease), until: grant.deadline });
+        }
+        let until = self.inherits_until.filter(|until| now < *until)?;
+        Some(Deadline { epoch: self.journal.primary_epoch, lease: None, until })
     }
 
     /// True when a server that may acknowledge commits has no right to (R4).
@@ -215,6 +239,8 @@ impl State {
         self.stopped_at = self.sample.as_ref().map(|sample| sample.position).or(self.stopped_at);
         self.run = Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash };
         (self.sample, self.probed, self.following, self.applied) = (None, None, None, None);
+        // It was that server's.
+        self.inherits_until = None;
         true
     }
 

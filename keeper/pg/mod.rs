@@ -29,7 +29,7 @@ mod slots;
 mod sql;
 mod staging;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upstream;
 
 pub use binaries::Binaries;

@@ -18,8 +18,10 @@ impl Hands {
         })?;
         self.write_conf(ConfRole::Primary)?;
         self.shared.remains_gone().await;
+        let arming = self.arm(epoch).await?;
         self.granted(epoch)?;
         let server = self.spawn(Phase::StartingPrimary)?;
+        drop(arming);
         server.wait_status(&[PmStatus::Ready]).await?;
         self.granted(epoch)?;
         self.shared.change(|state, _| state.run.phase = Phase::Primary);

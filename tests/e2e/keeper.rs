@@ -26,6 +26,8 @@ fn a_killed_keeper_adopts_its_running_postgres_and_clients_notice_nothing() {
         let (cuts, at) = (writer.cut(), Instant::now());
         for keeper in [primary, 1 - primary] {
             let postmaster = cluster.keepers[keeper].postmaster().unwrap();
+            let guard = cluster.keepers[keeper].guard();
+            assert!(guard.is_some(), "a guard watches");
             cluster.keepers[keeper].daemon.process().kill();
             cluster.start_keeper(keeper);
             // Longer than the lease that the dead process held.
@@ -34,6 +36,8 @@ fn a_killed_keeper_adopts_its_running_postgres_and_clients_notice_nothing() {
             })
             .await;
             assert_eq!(cluster.keepers[keeper].postmaster(), Some(postmaster), "PostgreSQL was not restarted");
+            let kept = cluster.keepers[keeper].guard();
+            assert!(kept.is_some() && (kept == guard || keeper != primary), "the primary's guard was taken over");
         }
         // Silence alone, for longer than the interval of suspicion: PostgreSQL still answers others (R15).
         cluster.keepers[primary].daemon.process().signal(Signal::STOP);

@@ -8,6 +8,7 @@ mod ctl;
 mod damaged;
 mod failover;
 mod grpc;
+mod guard;
 mod hosts;
 mod idle;
 mod init;

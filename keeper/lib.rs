@@ -12,6 +12,7 @@ mod login;
 mod look;
 pub mod pg;
 pub mod plan;
+mod probe;
 mod report;
 mod run;
 mod senses;

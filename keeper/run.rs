@@ -20,6 +20,7 @@ use crate::{
     inherit::{Inheritance, inherit},
     pg::Sampler,
     plan::Leaving,
+    probe::probe,
     report::{Fixed, info},
     senses,
     service::{Service, identity},
@@ -170,7 +171,7 @@ fn sense(
     tasks.spawn("deadline", until(Box::pin(senses::deadline(shared.clone()))));
     tasks.spawn("authority", until(Box::pin(senses::authority(shared.clone(), store))));
     tasks.spawn("samples", until(Box::pin(senses::samples(shared.clone(), hands.sampler.clone()))));
-    tasks.spawn("probe", until(Box::pin(senses::probe(shared.clone(), hands.instance.clone()))));
+    tasks.spawn("probe", until(Box::pin(probe(shared.clone(), hands.instance.clone()))));
     tasks.spawn("identity", until(Box::pin(rename(shared.clone(), registration.clone(), cluster, identities))));
 }
 

@@ -7,24 +7,17 @@ use stolon::{
     model::{Moment, view::KeeperView},
     rpc::FromSentinel,
     store::{LeaseState, Mirror, Store},
-    task::{clock, timer::Timer},
+    task::timer::Timer,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     authority::Grant,
-    pg::{Exit, Instance, PmStatus, Postmaster, Sample, Sampler},
+    pg::{Exit, PmStatus, Postmaster, Sample, Sampler},
     shared::Shared,
     state::{Phase, State},
 };
 
-/// R13: between two probes, each with a new connection that writes.
-const PROBE: Duration = Duration::from_secs(1);
-/// A probe that takes longer has failed.
-const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// Before authority that could not be read is asked for again.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -244,25 +237,5 @@ fn take_sample(shared: &Shared, sample: Option<Sample>) {
     });
     if news {
         shared.change(|_, _| ());
-    }
-}
-
-/// R13: does the server work, seen by a new connection.
-pub async fn probe(shared: Shared, instance: Instance) -> Result<(), String> {
-    let mut turn = interval(PROBE);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        turn.tick().await;
-        let serves = |state: &State| matches!(state.run.phase, Phase::Standby | Phase::Primary);
-        let Some(id) = shared.look(|state, _| state.run.id.filter(|_| serves(state))) else { continue };
-        let asked = clock::now();
-        match instance.probe(PROBE_DEADLINE).await {
-            Ok(_) => shared.note(|state, _| {
-                if state.run.id == Some(id) {
-                    state.probed = Some(asked);
-                }
-            }),
-            Err(error) => tracing::debug!(%error, "the probe failed"),
-        }
     }
 }

@@ -74,6 +74,13 @@ pub struct Deadline {
     pub until: Moment,
 }
 
+/// What probes found, one line each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfit {
+    pub disk: String,
+    pub server: String,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct State {
@@ -112,6 +119,8 @@ pub struct State {
     /// 0 while unknown.
     pub system_id: u64,
     pub probed: Option<Moment>,
+    /// Why the last probe failed, of the server or of its disk (R13); empty when none did.
+    pub unfit: Unfit,
     pub following: Option<Upstream>,
     pub applied: Option<(DbUid, Generation)>,
     /// Of the new server, for `mergePgParameters`.
@@ -150,6 +159,7 @@ impl State {
             stopped_at: None,
             system_id: 0,
             probed: None,
+            unfit: Unfit::default(),
             following: None,
             applied: None,
             parameters: BTreeMap::new(),
@@ -239,8 +249,8 @@ impl State {
         self.stopped_at = self.sample.as_ref().map(|sample| sample.position).or(self.stopped_at);
         self.run = Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash };
         (self.sample, self.probed, self.following, self.applied) = (None, None, None, None);
-        // It was that server's.
-        self.inherits_until = None;
+        // They were that server's.
+        (self.inherits_until, self.unfit) = (None, Unfit::default());
         true
     }
 

@@ -22,3 +22,4 @@ mod store;
 mod trace;
 mod transcript;
 mod twins;
+mod unfit;

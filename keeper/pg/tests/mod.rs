@@ -2,6 +2,7 @@
 //! runs on it. `STOLON_TEST_PG_BIN` names a folder with another version's programs.
 
 mod copies;
+mod disk;
 mod follow;
 mod initdb;
 mod kill;

@@ -107,10 +107,14 @@ pub async fn exits(shared: Shared) -> Result<(), String> {
             changed = server.changed() => if changed.is_err() { return Ok(()) },
             exit = ended => {
                 // The guard keeps the same deadline, and may be the quicker one: no crash.
-                let asked = shared.change(|state, now| {
-                    state.run.asked |= state.must_die(now);
-                    state.run.asked
+                let (asked, fenced) = shared.change(|state, now| {
+                    let fenced = !state.run.asked && state.must_die(now);
+                    state.run.asked |= fenced;
+                    (state.run.asked, fenced)
                 });
+                if fenced {
+                    tracing::error!(pid = exit.id.pid, "no authority any more, and PostgreSQL has ended");
+                }
                 if let Some(server) = running.as_ref().filter(|_| !asked) {
                     // Both begin at once: the killing on a thread of its own, and the news on their way.
                     tokio::join!(shared.kill_remains(server), async { tell_crash(&shared, exit) });

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the guard has acknowledged last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Told {
-    /// The newest request to arm that was known when the order was made (`State::arm`).
+    /// The newest request to arm that was known when the order was made (`State::arms`).
     request: u64,
     armed: Option<Armed>,
 }
@@ -110,10 +110,14 @@ async fn serve(shared: &Shared, link: &mut Link, mut armed: Option<Armed>, told:
             match link.tell(order).await {
                 Err(problem) => return problem,
                 Ok(answer) => {
-                    if answer.verdict != Verdict::Taken {
-                        tracing::error!(?order, "the guard says {:?}", answer.verdict);
-                    }
+                    let other = answer.armed != armed;
                     armed = answer.armed.filter(|_| answer.verdict != Verdict::TooLate);
+                    match answer.verdict {
+                        Verdict::Taken => {}
+                        // It ended the server by itself, say: what it knows now needs another order.
+                        Verdict::Refused if other => continue,
+                        verdict => tracing::error!(?order, ?verdict, "the guard does not take an order"),
+                    }
                 }
             }
         }

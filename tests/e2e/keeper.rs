@@ -109,7 +109,7 @@ fn leave_postgres_exits_for_an_upgrade_and_the_next_keeper_adopts() {
         let options = ClusterOptions { keepers: 2, keeper: vec!["--leave-postgres".into()], ..Default::default() };
         let mut cluster = Cluster::start(test, options).await;
         let (primary, epoch) = cluster.primary().await;
-        let postmaster = cluster.keepers[primary].postmaster().unwrap();
+        let (postmaster, guard) = (cluster.keepers[primary].postmaster().unwrap(), cluster.keepers[primary].guard());
         let writer = Writer::start(cluster.proxy()).await;
         let (cuts, at) = (writer.cut(), Instant::now());
         let status = cluster.keepers[primary].daemon.process().terminate(END);
@@ -121,6 +121,7 @@ fn leave_postgres_exits_for_an_upgrade_and_the_next_keeper_adopts() {
         })
         .await;
         assert_eq!(cluster.keepers[primary].postmaster(), Some(postmaster), "PostgreSQL was adopted");
+        assert!(guard.is_some() && cluster.keepers[primary].guard() == guard, "and its guard");
         assert_eq!(writer.cut(), cuts, "no client lost its connection");
         assert!(writer.report_gap("upgrade", at) < Duration::from_secs(1));
         writer.finish().await.is_clean();

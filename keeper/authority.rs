@@ -20,6 +20,8 @@ struct Held {
 pub struct Grant {
     pub epoch: Epoch,
     pub db: DbUid,
+    /// The lease that carries the key.
+    pub lease: LeaseId,
     pub deadline: Moment,
 }
 
@@ -82,7 +84,7 @@ impl Authority {
     pub fn at(&self, now: Moment, lease: Option<&LeaseState>) -> Option<Grant> {
         let held = self.held.as_ref()?;
         let lease = lease.filter(|lease| lease.id == held.lease && now < lease.deadline)?;
-        Some(Grant { epoch: held.epoch, db: held.db.clone(), deadline: lease.deadline })
+        Some(Grant { epoch: held.epoch, db: held.db.clone(), lease: held.lease, deadline: lease.deadline })
     }
 }
 

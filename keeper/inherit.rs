@@ -11,14 +11,16 @@ use stolon::{
 
 use crate::{
     ground::Ground,
+    guard::Armed,
     journal::Writer,
     pg::{PmStatus, Postmaster, ProcessId},
     state::{Phase, State},
     synchronous::Synchronous,
 };
 
-/// An adopted primary may run on for this long while etcd is asked whether the former keeper's lease lives. The deadline of
-/// that lease is not known here: the guard process of R4 will enforce it exactly.
+/// An adopted primary whose guard was killed too may run on for this long while etcd is asked whether the former keeper's
+/// lease lives: the deadline of that lease is not known then. To kill it at once would make a failover of two accidents that
+/// the lease survives; proxies close by themselves, and a direct connection gets 2 s at most (R12).
 const INHERIT: Duration = Duration::from_secs(2);
 /// For giving a dead server's lease back; it runs out by itself otherwise.
 const REVOKE: Duration = Duration::from_secs(1);
@@ -28,7 +30,13 @@ pub struct Inheritance {
     pub begin: Begin,
 }
 
-pub async fn inherit(ground: &Ground, state: &mut State, store: &Store) -> Result<Inheritance, String> {
+/// `armed`: what a guard that the former keeper left holds.
+pub async fn inherit(
+    ground: &Ground,
+    state: &mut State,
+    store: &Store,
+    armed: Option<Armed>,
+) -> Result<Inheritance, String> {
     let server = Postmaster::adopt(&ground.instance).map_err(|error| error.to_string())?;
     let writer = state.journal.writer.clone().filter(|writer| same_place(writer, ground));
     let Some(server) = server else {
@@ -48,8 +56,11 @@ pub async fn inherit(ground: &Ground, state: &mut State, store: &Store) -> Resul
     let lease =
         writer.filter(|writer| writer.postmaster.is_some_and(|of| same_process(id, of))).map(|writer| writer.lease);
     state.synchronous = Synchronous::started(Vec::new(), ground.instance.admits_internal_only());
-    if phase.may_serve() {
-        state.inherits_until = Some(clock::now() + INHERIT);
+    // Armed before the start, a guard has not been told the postmaster yet.
+    let guarded = armed.filter(|armed| armed.postmaster.is_none_or(|of| of == id));
+    // A standby that was asked to promote may become a primary at any moment.
+    if phase.may_serve() || guarded.is_some() && state.journal.half_promoted() {
+        state.inherits_until = Some(guarded.map_or(clock::now() + INHERIT, |armed| armed.until));
     }
     Ok(Inheritance { server: Some((server, phase)), begin: lease.map_or(Begin::Anew, Begin::Adopt) })
 }

@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 use stolon::launch::{failed, launch};
-use stolon_keeper::cli::Cli;
+use stolon_keeper::{cli::Cli, guard};
 
 /// Work that may hang on a disk takes a thread each; heartbeats must always find one.
 const THREADS: usize = 4;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == guard::ARGUMENT) {
+        return guard::main(arguments.collect());
+    }
     let mut cli: Cli = stolon::cli::parse("STKEEPER");
     // stolon knows the flag by both names.
     if cli.id.is_none()

@@ -35,7 +35,8 @@ fn recruit(state: &State) -> Option<stolon::model::registration::Recruit> {
 }
 
 fn failure(state: &State) -> String {
-    if state.foreign.is_empty() { state.failure.clone() } else { state.foreign.clone() }
+    let known = [&state.foreign, &state.failure, &state.unfit.disk, &state.unfit.server];
+    known.into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default()
 }
 
 fn postgres(state: &State, now: Moment) -> PostgresReport {
@@ -215,6 +216,19 @@ mod tests {
         assert!(news(&state), "it stopped, and the position is final");
         state.journal.promised = Epoch(3);
         assert!(news(&state) && !news(&state));
+    }
+
+    #[test]
+    fn what_probes_found_is_told_until_they_succeed_or_the_server_ends() {
+        let mut state = state();
+        let id = crate::pg::ProcessId { pid: 7, started: 1 };
+        (state.run.id, state.unfit.disk) = (Some(id), "is full".into());
+        assert_eq!(heartbeat(&state, Moment::default()).failure, "is full");
+        state.failure = "can't follow".into();
+        assert_eq!(heartbeat(&state, Moment::default()).failure, "can't follow");
+        state.failure.clear();
+        state.ended(id, Moment::default());
+        assert_eq!(heartbeat(&state, Moment::default()).failure, "");
     }
 
     #[test]

@@ -16,9 +16,11 @@ use crate::{
     cli::Cli,
     converge::Converge,
     ground::Ground,
+    guard::{Armed, Found, Keep, Program, keep},
     inherit::{Inheritance, inherit},
     pg::Sampler,
     plan::Leaving,
+    probe::probe,
     report::{Fixed, info},
     senses,
     service::{Service, identity},
@@ -41,7 +43,10 @@ pub async fn run(cli: Cli) -> Result<(), String> {
     let dialer = Dialer::new(&cli.grpc)?;
     let ground = Ground::prepare(&cli)?;
     let fixed = Arc::new(fixed(&cli, &ground, listener.advertised()));
-    let (shared, begin) = known(&ground, &store).await?;
+    let found = Found::look(ground.instance.keeper_dir()).await;
+    let (shared, begin) = known(&ground, &store, found.as_ref().and_then(|found| found.armed)).await?;
+    let user = ground.instance.run_as().map(|user| user.name().to_owned());
+    let guard = Keep::new(ground.instance.keeper_dir().to_owned(), user, Program::own(), found);
     let sampler = Sampler::new(ground.instance.clone(), SAMPLE);
     let hands = Hands {
         shared: shared.clone(),
@@ -51,6 +56,7 @@ pub async fn run(cli: Cli) -> Result<(), String> {
         place: ground.place.clone(),
         fixed: fixed.clone(),
         sampler: sampler.clone(),
+        guard: guard.watch(),
     };
     look(&hands, &ground).await;
     let value = shared.look(|state, _| serde_json::to_vec(&info(state, &fixed)).unwrap_or_default());
@@ -72,6 +78,7 @@ pub async fn run(cli: Cli) -> Result<(), String> {
     tasks.spawn("etcd watch", store.clone().watch(rest.clone()));
     tasks.spawn("registration", registration.clone().run(rest.clone()));
     tasks.spawn("streams", streams.run(rest.clone()));
+    tasks.spawn("guard", guarded(shared.clone(), guard, rest.clone()));
     let services = Services::new().with(KeeperServiceServer::new(service));
     tasks.spawn("gRPC", listener.serve(services, rest.clone()));
     tasks.spawn("sampler", sampler.clone().run(rest.clone()));
@@ -81,6 +88,14 @@ pub async fn run(cli: Cli) -> Result<(), String> {
     let converge = Converge::new(hands, registration.clone()).run(body.clone());
     let ended = until_done(converge, &mut tasks, &cli, &shared, &body).await;
     end(&cli, &registration, ended, tasks, rest).await
+}
+
+/// Without its keeper an idle guard ends, and one that is armed holds its deadline.
+async fn guarded(shared: Shared, guard: Keep, rest: Shutdown) -> Result<(), String> {
+    tokio::select! {
+        () = rest.requested() => Ok(()),
+        ended = keep(shared, guard) => ended,
+    }
 }
 
 fn fixed(cli: &Cli, ground: &Ground, grpc_address: String) -> Fixed {
@@ -96,7 +111,7 @@ fn fixed(cli: &Cli, ground: &Ground, grpc_address: String) -> Fixed {
 }
 
 /// What the directory remembers, and what runs on it.
-async fn known(ground: &Ground, store: &Store) -> Result<(Shared, Begin), String> {
+async fn known(ground: &Ground, store: &Store, armed: Option<Armed>) -> Result<(Shared, Begin), String> {
     let (db, journal) = (ground.files.db_state(), ground.files.journal());
     let (db, journal) = (db.map_err(|e| e.to_string())?, journal.map_err(|e| e.to_string())?);
     let parameters = crate::steps::initial_parameters(&db);
@@ -104,7 +119,7 @@ async fn known(ground: &Ground, store: &Store) -> Result<(Shared, Begin), String
     state.parameters = parameters;
     state.folder = Some(ground.place.folder());
     state.directory = ground.instance.keeper_dir().display().to_string();
-    let Inheritance { server, begin } = inherit(ground, &mut state, store).await?;
+    let Inheritance { server, begin } = inherit(ground, &mut state, store, armed).await?;
     let shared = Shared::new(state);
     if let Some((server, phase)) = server {
         shared.started(&server, phase);
@@ -159,7 +174,7 @@ fn sense(
         "commits",
         until(Box::pin(senses::commits(shared.clone(), hands.instance.clone(), hands.sampler.clone()))),
     );
-    tasks.spawn("probe", until(Box::pin(senses::probe(shared.clone(), hands.instance.clone()))));
+    tasks.spawn("probe", until(Box::pin(probe(shared.clone(), hands.instance.clone()))));
     tasks.spawn("identity", until(Box::pin(rename(shared.clone(), registration.clone(), cluster, identities))));
 }
 

@@ -7,12 +7,9 @@ use stolon::{
     model::{Moment, view::KeeperView},
     rpc::FromSentinel,
     store::{LeaseState, Mirror, Store},
-    task::{clock, timer::Timer},
+    task::timer::Timer,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     authority::Grant,
@@ -22,10 +19,8 @@ use crate::{
     synchronous::setting,
 };
 
-/// R13: between two probes, each with a new connection that writes.
-const PROBE: Duration = Duration::from_secs(1);
-/// A probe that takes longer has failed.
-const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// For the commit under a new synchronous list.
+const COMMIT: Duration = Duration::from_secs(5);
 /// A standby flushes in milliseconds: so many looks, this far apart, after a commit that it is to confirm.
 const SOON: u32 = 10;
 const FOLLOWER: Duration = Duration::from_millis(5);
@@ -117,7 +112,15 @@ pub async fn exits(shared: Shared) -> Result<(), String> {
         tokio::select! {
             changed = server.changed() => if changed.is_err() { return Ok(()) },
             exit = ended => {
-                let asked = shared.look(|state, _| state.run.asked);
+                // The guard keeps the same deadline, and may be the quicker one: no crash.
+                let (asked, fenced) = shared.change(|state, now| {
+                    let fenced = !state.run.asked && state.must_die(now);
+                    state.run.asked |= fenced;
+                    (state.run.asked, fenced)
+                });
+                if fenced {
+                    tracing::error!(pid = exit.id.pid, "no authority any more, and PostgreSQL has ended");
+                }
                 if let Some(server) = running.as_ref().filter(|_| !asked) {
                     // Both begin at once: the killing on a thread of its own, and the news on their way.
                     tokio::join!(shared.kill_remains(server), async { tell_crash(&shared, exit) });
@@ -163,8 +166,8 @@ pub async fn deadline(shared: Shared) -> Result<(), String> {
     let mut timer = Timer::new().map_err(|error| format!("no timer: {error}"))?;
     loop {
         let (must_die, until) = shared.look(|state, now| {
-            let until = state.grant(now).map(|grant| grant.deadline).or(state.inherits_until);
-            (state.must_die(now), until.filter(|until| state.run.phase.may_serve() && *until > now))
+            let until = state.deadline(now).map(|deadline| deadline.until);
+            (state.must_die(now), until.filter(|_| state.run.phase.may_serve()))
         });
         if must_die && let Some(server) = shared.running() {
             shared.change(|state, _| state.run.asked = true);
@@ -252,26 +255,6 @@ fn take_sample(shared: &Shared, sample: Option<Sample>) {
     }
 }
 
-/// R13: does the server work, seen by a new connection.
-pub async fn probe(shared: Shared, instance: Instance) -> Result<(), String> {
-    let mut turn = interval(PROBE);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        turn.tick().await;
-        let serves = |state: &State| matches!(state.run.phase, Phase::Standby | Phase::Primary);
-        let Some(id) = shared.look(|state, _| state.run.id.filter(|_| serves(state))) else { continue };
-        let asked = clock::now();
-        match instance.probe(PROBE_DEADLINE).await {
-            Ok(_) => shared.note(|state, _| {
-                if state.run.id == Some(id) {
-                    state.probed = Some(asked);
-                }
-            }),
-            Err(error) => tracing::debug!(%error, "the probe failed"),
-        }
-    }
-}
-
 /// R18: a commit under each new synchronous list, then looks at who has flushed it; who has not by then shows in the
 /// samples that come anyway.
 pub async fn commits(shared: Shared, instance: Instance, sampler: Sampler) -> Result<(), String> {
@@ -282,7 +265,7 @@ pub async fn commits(shared: Shared, instance: Instance, sampler: Sampler) -> Re
             (serves(state) && list.needs_probe()).then(|| list.names().to_vec())
         });
         if let Some(names) = probe {
-            match instance.commit_once(PROBE_DEADLINE).await {
+            match instance.commit_once(COMMIT).await {
                 Ok(commit) if commit.names == setting(&names) => {
                     let end = commit.end;
                     shared.note(|state, _| end.into_iter().for_each(|end| state.synchronous.probed(&names, end)));

@@ -30,6 +30,8 @@ struct Inner {
     authority: Notify,
     /// For the task that proves the synchronous list.
     commits: Notify,
+    /// For the task that tells the guard.
+    guard: Notify,
     server: watch::Sender<Option<Postmaster>>,
     /// Held while what a dead postmaster left behind is killed: nothing is started meanwhile.
     remains: tokio::sync::Mutex<()>,
@@ -44,6 +46,7 @@ impl Shared {
             fence: Notify::new(),
             authority: Notify::new(),
             commits: Notify::new(),
+            guard: Notify::new(),
             server: watch::Sender::new(None),
             remains: tokio::sync::Mutex::new(()),
             urge: Mutex::new(None),
@@ -71,6 +74,7 @@ impl Shared {
         self.0.fence.notify_one();
         self.0.authority.notify_one();
         self.0.commits.notify_one();
+        self.0.guard.notify_one();
         outcome
     }
 
@@ -110,6 +114,10 @@ impl Shared {
 
     pub async fn commits(&self) {
         self.0.commits.notified().await;
+    }
+
+    pub async fn guard(&self) {
+        self.0.guard.notified().await;
     }
 
     /// The server that runs, or ran last.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use stolon::{
     model::{
-        DbUid, Epoch, Generation, KeeperUid, Moment, Revision, WalPosition,
+        DbUid, Epoch, Generation, KeeperUid, LeaseId, Moment, Revision, WalPosition,
         cluster::Phase as ClusterPhase,
         view::{InitMode, KeeperView, Upstream},
     },
@@ -66,6 +66,22 @@ pub struct Promotion {
     pub traceparent: String,
 }
 
+/// Until when a server may acknowledge commits: one instant for the keeper's own task and for the guard (R4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    pub epoch: Epoch,
+    /// The lease that a reading has shown to carry the key; `None` while there is no such reading.
+    pub lease: Option<LeaseId>,
+    pub until: Moment,
+}
+
+/// What probes found, one line each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfit {
+    pub disk: String,
+    pub server: String,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct State {
@@ -88,6 +104,10 @@ pub struct State {
     /// A primary may run on until then without authority: an adopted one, until it is known whether the former keeper's
     /// lease lives; and one whose key went before its deadline, until it is put back.
     pub inherits_until: Option<Moment>,
+    /// A step needs the guard armed, before the server may acknowledge a commit in this epoch.
+    pub arming: Option<Epoch>,
+    /// How often a step has asked for that: what the guard acknowledged earlier is no answer.
+    pub arms: u64,
     pub data: Data,
     pub run: Run,
     /// A creation, copy or rewind runs.
@@ -100,6 +120,8 @@ pub struct State {
     /// 0 while unknown.
     pub system_id: u64,
     pub probed: Option<Moment>,
+    /// Why the last probe failed, of the server or of its disk (R13); empty when none did.
+    pub unfit: Unfit,
     pub following: Option<Upstream>,
     pub applied: Option<(DbUid, Generation)>,
     /// Of the new server, for `mergePgParameters`.
@@ -132,6 +154,8 @@ impl State {
             authority_since: now,
             folder: None,
             inherits_until: None,
+            arming: None,
+            arms: 0,
             data: Data::Absent,
             run: Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash: None },
             copying: false,
@@ -140,6 +164,7 @@ impl State {
             stopped_at: None,
             system_id: 0,
             probed: None,
+            unfit: Unfit::default(),
             following: None,
             applied: None,
             parameters: BTreeMap::new(),
@@ -154,6 +179,15 @@ impl State {
 
     pub fn grant(&self, now: Moment) -> Option<Grant> {
         self.authority.at(now, self.lease.as_ref())
+    }
+
+    /// The end of the present right, or tolerance; `None` without either.
+    pub fn deadline(&self, now: Moment) -> Option<Deadline> {
+        if let Some(grant) = self.grant(now) {
+            return Some(Deadline { epoch: grant.epoch, lease: Some(grant.lease), until: grant.deadline });
+        }
+        let until = self.inherits_until.filter(|until| now < *until)?;
+        Some(Deadline { epoch: self.journal.primary_epoch, lease: None, until })
     }
 
     /// True when a server that may acknowledge commits has no right to (R4).
@@ -223,6 +257,8 @@ impl State {
         self.run = Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash };
         (self.sample, self.probed, self.following, self.applied) = (None, None, None, None);
         self.synchronous = Synchronous::default();
+        // They were that server's.
+        (self.inherits_until, self.unfit) = (None, Unfit::default());
         true
     }
 

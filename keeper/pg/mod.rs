@@ -8,6 +8,7 @@ mod conf;
 mod conninfo;
 mod control;
 mod credentials;
+mod disk;
 mod error;
 mod files;
 pub mod history;
@@ -30,13 +31,14 @@ mod sql;
 mod staging;
 mod synchronous;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upstream;
 
 pub use binaries::Binaries;
 pub use conf::{Admit, ConfChange, ConfInput, ConfRole, check_exposure};
 pub use control::{ClusterState, Control};
 pub use credentials::{Auth, Credentials, Login, Secret};
+pub use disk::DiskProbe;
 pub use error::PgError;
 pub use initdb::Initialized;
 pub use instance::{DataState, Instance, InstanceConfig};

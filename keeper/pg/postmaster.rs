@@ -158,7 +158,7 @@ impl Postmaster {
         self.signal(Signal::HUP)
     }
 
-    pub(super) fn signal(&self, signal: Signal) -> Result<(), PgError> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), PgError> {
         pidfd_send_signal(self.0.exit.get_ref(), signal)
             .map_err(|_| PgError::Exited("it was being signalled".to_owned()))
     }

@@ -2,6 +2,7 @@
 //! may be dropped at any await and run again from its beginning; what others rely on is on disk before it is told (R25).
 
 mod apply;
+mod arm;
 mod create;
 mod primary;
 mod recruit;
@@ -24,6 +25,7 @@ use stolon::{
 
 use crate::{
     ground::Place,
+    guard,
     journal::{DbState, Files, Journal, JournalError, KeeperState},
     pg::{Admit, ConfChange, ConfInput, ConfRole, Instance, PgError, Sampler},
     plan::Step,
@@ -41,6 +43,8 @@ pub enum StepError {
     Journal(#[from] JournalError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Guard(String),
     /// Things have changed since the plan was made: not a fault.
     #[error("{0}")]
     NotNow(String),
@@ -56,6 +60,7 @@ pub struct Hands {
     pub place: Place,
     pub fixed: Arc<Fixed>,
     pub sampler: Sampler,
+    pub guard: guard::Watch,
 }
 
 type Done = Result<(), StepError>;

@@ -34,8 +34,10 @@ impl Hands {
         let server = self.shared.running().ok_or_else(|| StepError::NotNow("PostgreSQL does not run".into()))?;
         let before = self.shared.look(|state, _| state.journal.primary_epoch);
         self.journal(|journal| self.reign(journal, epoch))?;
+        let arming = self.arm(epoch).await;
         let asked = self.shared.change(|state, now| {
-            let may = state.grant(now).is_some_and(|grant| grant.epoch == epoch) && state.run.phase == Phase::Standby;
+            let authority = arming.is_ok() && state.grant(now).is_some_and(|grant| grant.epoch == epoch);
+            let may = authority && state.run.phase == Phase::Standby;
             if may {
                 state.run.phase = Phase::Promoting;
             }
@@ -43,8 +45,10 @@ impl Hands {
         });
         if !asked {
             self.journal(|journal| journal.primary_epoch = before)?;
+            arming?;
             return Err(StepError::NotNow(format!("no authority for epoch {epoch} any more")));
         }
+        drop(arming);
         let promoted = server.promote().await?;
         let traceparent = telemetry::traceparent(&tracing::Span::current());
         let promotion = Promotion { epoch, timeline: promoted.timeline, switch_lsn: promoted.switch_lsn, traceparent };

@@ -72,7 +72,7 @@ impl Hands {
     fn may_pass(&self, error: &StepError) -> bool {
         let whole = matches!(self.instance.data_state(), DataState::Primary | DataState::Standby);
         match error {
-            StepError::NotNow(_) | StepError::Store(_) | StepError::Journal(_) => true,
+            StepError::NotNow(_) | StepError::Store(_) | StepError::Journal(_) | StepError::Guard(_) => true,
             StepError::Postgres(PgError::Refused(_)) => false,
             StepError::Postgres(_) if !whole => false,
             StepError::Postgres(_) => self.shared.note(|state, _| {

@@ -21,8 +21,10 @@ impl Hands {
         self.shared.note(|state, _| state.synchronous = synchronous.clone());
         self.write_names(ConfRole::Primary, synchronous.names())?;
         self.shared.remains_gone().await;
+        let arming = self.arm(epoch).await?;
         self.granted(epoch)?;
         let server = self.spawn(Phase::StartingPrimary)?;
+        drop(arming);
         server.wait_status(&[PmStatus::Ready]).await?;
         self.granted(epoch)?;
         self.shared.change(|state, _| state.run.phase = Phase::Primary);

@@ -22,9 +22,14 @@ fn an_idle_cluster_writes_nothing_to_etcd_and_uses_hardly_any_processor_time() {
         })
         .await;
         let keepers = cluster.keepers.iter().map(|keeper| &keeper.daemon);
-        let daemons: Vec<_> = keepers.chain(&cluster.sentinels).chain(&cluster.proxies).collect();
+        let daemons = keepers.chain(&cluster.sentinels).chain(&cluster.proxies);
+        let daemons = daemons.map(|daemon| (daemon.name.clone(), daemon.pid()));
+        let guards =
+            cluster.keepers.iter().filter_map(|keeper| Some((format!("guard of {}", keeper.uid), keeper.guard()?)));
+        let daemons: Vec<_> = daemons.chain(guards).collect();
+        assert_eq!(daemons.len(), 3 + 2 + 1 + 3, "each keeper has a guard: {daemons:?}");
         let used = |pid: u32| proc::cpu(pid).unwrap_or_else(|| panic!("process {pid} is gone"));
-        let before: Vec<Duration> = daemons.iter().map(|daemon| used(daemon.pid())).collect();
+        let before: Vec<Duration> = daemons.iter().map(|(_, pid)| used(*pid)).collect();
         let (revision, keys) = (cluster.etcd.revision().await.unwrap(), cluster.etcd.range("").await.unwrap());
         tokio::time::sleep(MINUTE).await;
         let after = cluster.etcd.revision().await.unwrap();
@@ -35,11 +40,11 @@ fn an_idle_cluster_writes_nothing_to_etcd_and_uses_hardly_any_processor_time() {
         };
         assert_eq!(after, revision, "writes in an idle minute, the last ones to {:?}", changed().await);
         let mut greedy = Vec::new();
-        for (daemon, before) in daemons.iter().zip(before) {
-            let share = (used(daemon.pid()) - before).as_secs_f64() / MINUTE.as_secs_f64();
-            report(&format!("IDLE {} {:.2} %", daemon.name, share * 100.0));
+        for ((name, pid), before) in daemons.iter().zip(before) {
+            let share = (used(*pid) - before).as_secs_f64() / MINUTE.as_secs_f64();
+            report(&format!("IDLE {name} {:.2} %, {}", share * 100.0, proc::memory(*pid)));
             if share >= SHARE {
-                greedy.push(format!("{} {:.2} %", daemon.name, share * 100.0));
+                greedy.push(format!("{name} {:.2} %", share * 100.0));
             }
         }
         assert!(greedy.is_empty(), "more than {} % of a core while idle: {greedy:?}", SHARE * 100.0);

@@ -26,6 +26,8 @@ fn a_killed_keeper_adopts_its_running_postgres_and_clients_notice_nothing() {
         let (cuts, at) = (writer.cut(), Instant::now());
         for keeper in [primary, 1 - primary] {
             let postmaster = cluster.keepers[keeper].postmaster().unwrap();
+            let guard = cluster.keepers[keeper].guard();
+            assert!(guard.is_some(), "a guard watches");
             cluster.keepers[keeper].daemon.process().kill();
             cluster.start_keeper(keeper);
             // Longer than the lease that the dead process held.
@@ -34,6 +36,8 @@ fn a_killed_keeper_adopts_its_running_postgres_and_clients_notice_nothing() {
             })
             .await;
             assert_eq!(cluster.keepers[keeper].postmaster(), Some(postmaster), "PostgreSQL was not restarted");
+            let kept = cluster.keepers[keeper].guard();
+            assert!(kept.is_some() && (kept == guard || keeper != primary), "the primary's guard was taken over");
         }
         // Silence alone, for longer than the interval of suspicion: PostgreSQL still answers others (R15).
         cluster.keepers[primary].daemon.process().signal(Signal::STOP);
@@ -105,7 +109,7 @@ fn leave_postgres_exits_for_an_upgrade_and_the_next_keeper_adopts() {
         let options = ClusterOptions { keepers: 2, keeper: vec!["--leave-postgres".into()], ..Default::default() };
         let mut cluster = Cluster::start(test, options).await;
         let (primary, epoch) = cluster.primary().await;
-        let postmaster = cluster.keepers[primary].postmaster().unwrap();
+        let (postmaster, guard) = (cluster.keepers[primary].postmaster().unwrap(), cluster.keepers[primary].guard());
         let writer = Writer::start(cluster.proxy()).await;
         let (cuts, at) = (writer.cut(), Instant::now());
         let status = cluster.keepers[primary].daemon.process().terminate(END);
@@ -117,6 +121,7 @@ fn leave_postgres_exits_for_an_upgrade_and_the_next_keeper_adopts() {
         })
         .await;
         assert_eq!(cluster.keepers[primary].postmaster(), Some(postmaster), "PostgreSQL was adopted");
+        assert!(guard.is_some() && cluster.keepers[primary].guard() == guard, "and its guard");
         assert_eq!(writer.cut(), cuts, "no client lost its connection");
         assert!(writer.report_gap("upgrade", at) < Duration::from_secs(1));
         writer.finish().await.is_clean();

@@ -97,7 +97,12 @@ impl Keeper {
         proc::alive(pid).then_some(pid)
     }
 
-    /// Every process of this keeper: itself, what descends from it, and PostgreSQL, adopted or not.
+    /// The process that ends PostgreSQL at the deadline when the keeper can't (R4).
+    pub fn guard(&self) -> Option<u32> {
+        proc::within(&self.data_dir).into_iter().find(|pid| proc::command_line(*pid).contains(" guard "))
+    }
+
+    /// Every process of this keeper: itself, what descends from it, its guard, and PostgreSQL, adopted or not.
     pub fn processes(&self) -> Vec<u32> {
         let mut all = if self.daemon.pid() == 0 { Vec::new() } else { proc::tree(self.daemon.pid()) };
         all.extend(self.postmaster().map(proc::tree).unwrap_or_default());

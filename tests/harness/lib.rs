@@ -17,6 +17,7 @@ pub mod runner;
 pub mod sandbox;
 pub mod sql;
 pub mod tools;
+pub mod volume;
 pub mod wait;
 pub mod writer;
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PAUSE: Duration = Duration::from_millis(30);
+pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 
 /// Runs `look` until it gives a value. `Err` says how things stand; after `bound` the last one is what the test fails
 /// with.

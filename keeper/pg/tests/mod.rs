@@ -2,6 +2,7 @@
 //! runs on it. `STOLON_TEST_PG_BIN` names a folder with another version's programs.
 
 mod copies;
+mod disk;
 mod follow;
 mod initdb;
 mod kill;
@@ -38,8 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PASSWORD: &str = r"se:cr'e\t-9f3a";
 
 /// One instance in a folder of its own.
-struct Node {
-    instance: Instance,
+pub(crate) struct Node {
+    pub(crate) instance: Instance,
     db: DbUid,
     settings: Settings,
     _folder: TempDir,
@@ -102,7 +103,7 @@ impl Node {
     }
 
     /// A stopped primary; all of them have the same system id and the same WAL.
-    fn copied(name: &str) -> Node {
+    pub(crate) fn copied(name: &str) -> Node {
         let (template, mut node) = (template(), Node::empty(name));
         copy(&template.instance.data_dir(), &node.instance.data_dir());
         node.template_kept = Some(template);
@@ -110,7 +111,7 @@ impl Node {
     }
 
     /// A running primary that accepts connections.
-    async fn primary(name: &str) -> (Node, Postmaster) {
+    pub(crate) async fn primary(name: &str) -> (Node, Postmaster) {
         let node = Node::copied(name);
         let postmaster = node.start(ConfRole::Primary).await;
         (node, postmaster)
@@ -152,7 +153,7 @@ impl Node {
         self.instance.write_conf(&input).unwrap()
     }
 
-    async fn start(&self, role: ConfRole) -> Postmaster {
+    pub(crate) async fn start(&self, role: ConfRole) -> Postmaster {
         self.configure(role);
         let postmaster = Postmaster::spawn(&self.instance).unwrap();
         within("the start", postmaster.wait_status(&[PmStatus::Ready])).await.unwrap();
@@ -205,7 +206,7 @@ impl Node {
     }
 
     /// Ids of all processes that work in the data directory.
-    fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let data = self.instance.data_dir();
         let here = move || {
             let folder = proc::Folder::at(&data);
@@ -297,12 +298,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// `future`, within the tests' patience.
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
 /// Looks again and again until `condition` holds.
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !condition().await {
         assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
@@ -311,7 +312,7 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 /// A figure for people, shown by `--nocapture`.
-fn figure(what: &str, mut times: Vec<Duration>) {
+pub(crate) fn figure(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let (Some(worst), Some(middle)) = (times.last(), times.get(times.len() / 2)) else { return };
     println!("{what}: median {middle:.1?}, worst {worst:.1?} of {}", times.len());

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use stolon::{
     model::{Epoch, LeaseId},
     task::clock,
@@ -42,6 +43,29 @@ async fn start(node: &Node) -> Link {
 fn armed(left: Duration, postmaster: Option<&Postmaster>) -> Armed {
     let until = clock::now() + left;
     Armed { epoch: Epoch(1), lease: LeaseId(5), until, postmaster: postmaster.map(Postmaster::id) }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    let _ = kill_process(pid, signal);
+}
+
+/// States of a process's threads, as /proc has them.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stat = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stat.filter_map(|stat| Some(stat.rsplit_once(')')?.1.split_whitespace().next()?.to_owned())).collect()
+}
+
+/// Does not outlive a test that fails.
+struct Frozen(u32);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if ProcessId::of(self.0).is_some() {
+            signal(self.0, Signal::KILL);
+        }
+    }
 }
 
 async fn tell(link: &mut Link, order: Order) {
@@ -117,7 +141,7 @@ async fn without_a_keeper_the_guard_ends_with_postgres_and_what_outlived_the_pos
     let guard = link.pid;
     tell(&mut link, Order::Arm(armed(Duration::from_secs(60), Some(&server)))).await;
     drop(link);
-    server.signal(rustix::process::Signal::KILL).unwrap();
+    server.signal(Signal::KILL).unwrap();
     until("the guard ends", async || ProcessId::of(guard).is_none()).await;
     assert_eq!(node.processes(), [0; 0]);
 }
@@ -129,12 +153,15 @@ async fn a_frozen_guard_is_found_out_and_killed() {
     let mut link = start(&node).await;
     let guard = link.pid;
     tell(&mut link, Order::Arm(armed(Duration::from_secs(60), Some(&server)))).await;
-    let raw = rustix::process::Pid::from_raw(i32::try_from(guard).unwrap()).unwrap();
-    rustix::process::kill_process(raw, rustix::process::Signal::STOP).unwrap();
+    let frozen = Frozen(guard);
+    signal(guard, Signal::STOP);
+    // A signal stops one thread after the other.
+    until("all its threads stand", async || threads(guard).iter().all(|state| state == "T")).await;
     assert!(link.tell(Order::Ask).await.unwrap_err().contains("no answer"));
     drop(link);
     assert!(Found::look(&dir).await.is_none());
     until("it is dead", async || ProcessId::of(guard).is_none()).await;
+    drop(frozen);
     // In its place another one works.
     let mut next = start(&node).await;
     tell(&mut next, Order::Arm(armed(Duration::from_secs(60), Some(&server)))).await;

@@ -4,16 +4,13 @@
 
 use std::{
     future::Future,
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
 use tokio::{
-    sync::OnceCell,
+    sync::{OnceCell, watch},
     time::{sleep, timeout},
 };
 use tonic::Code;
@@ -52,7 +49,8 @@ pub enum StoreError {
 
 pub(super) struct Line {
     endpoints: Vec<Endpoint>,
-    current: AtomicUsize,
+    /// Index of the endpoint in use.
+    current: watch::Sender<usize>,
     options: ConnectOptions,
     /// For one request over all endpoints.
     bound: Duration,
@@ -87,7 +85,7 @@ impl Line {
         let health = Health { works: true, error: String::new(), since: clock::now() };
         Ok(Line {
             endpoints: args.store_endpoints.iter().map(endpoint).collect(),
-            current: AtomicUsize::new(0),
+            current: watch::Sender::new(0),
             options,
             bound: args.store_timeout,
             health: Mutex::new(health),
@@ -100,7 +98,7 @@ impl Line {
         if let Some(refusal) = self.refusal.get() {
             return Err(Error::Internal(refusal.clone()));
         }
-        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let index = *self.current.borrow();
         let endpoint = &self.endpoints[index];
         let connect = || Client::connect([endpoint.url.as_str()], Some(self.options.clone()));
         endpoint.client.get_or_try_init(connect).await.map(|client| (index, client.clone()))
@@ -142,7 +140,7 @@ impl Line {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let index = self.current.load(Ordering::Relaxed);
+        let index = *self.current.borrow();
         let work = async {
             let (_, client) = self.client().await?;
             request(client).await
@@ -154,12 +152,23 @@ impl Line {
     /// An endpoint failed: the next one is used from now on, unless somebody has turned away from it already. Returns
     /// the problem with the endpoint's name.
     pub fn failed(&self, index: usize, problem: &str) -> String {
-        let index = index % self.endpoints.len();
-        let next = (index + 1) % self.endpoints.len();
-        let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.current.send_if_modified(|current| {
+            let ours = *current == index;
+            if ours {
+                *current = (index + 1) % self.endpoints.len();
+            }
+            ours
+        });
         let problem = format!("{}: {problem}", self.endpoints[index].url);
         tracing::debug!(problem, "etcd endpoint failed");
         problem
+    }
+
+    /// Returns when another endpoint than this one is in use: whoever has a stream there need not find out by itself that
+    /// its member is frozen or cut off.
+    pub async fn left(&self, index: usize) {
+        // The sender lives as long as `self`.
+        let _ = self.current.subscribe().wait_for(|current| *current != index).await;
     }
 
     pub fn works(&self) {
@@ -203,7 +212,7 @@ impl Line {
     /// Without revision and lease, which others know.
     pub fn status(&self) -> v1::StoreStatus {
         let health = self.lock();
-        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let index = *self.current.borrow();
         v1::StoreStatus {
             endpoint: self.endpoints[index].url.clone(),
             error: health.error.clone(),

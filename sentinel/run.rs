@@ -21,8 +21,9 @@ use crate::{
     service::Service,
 };
 
-/// R1: survives an ordinary election of etcd's own.
-const TTL: Duration = Duration::from_secs(5);
+/// Shorter than that of keepers and proxies, which must survive an election of etcd's own (R1): a leadership that lapses
+/// meanwhile stops nobody, and until the key of a dead leader is gone nobody leads. It survives a stop of two seconds.
+const TTL: Duration = Duration::from_secs(3);
 /// For all tasks to end.
 const GRACE: Duration = Duration::from_secs(1);
 

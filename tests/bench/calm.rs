@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
-use stolon_tests::eventually;
+use rustix::process::Signal;
+use stolon_tests::{eventually, proc};
 
 use crate::hosts::{DATABASES, Hosts, Program, WAIT};
 
@@ -77,6 +78,21 @@ impl Hosts<'_> {
             self.all_stand().await;
         }
         panic!("the leading sentinel can't be brought to, or away from, the primary's host {primary}");
+    }
+
+    /// Asks a member of etcd to end, starts it again, and waits until it answers.
+    pub async fn restart_etcd(&mut self, member: usize) {
+        let pid = self.etcd_process(member).unwrap_or_else(|| panic!("no etcd on host {member}"));
+        proc::signal(pid, Signal::TERM);
+        eventually(&format!("the end of etcd on host {member}"), WAIT, async || match proc::alive(pid) {
+            true => Err(format!("process {pid} runs")),
+            false => Ok(()),
+        })
+        .await;
+        self.etcd.kill_member(member);
+        self.etcd.start_member(member);
+        let url = &self.etcd.members[member].url;
+        eventually(&format!("etcd's member at {url} answers"), WAIT, async || ask(url).await).await;
     }
 
     async fn all_stand(&self) {

@@ -24,6 +24,8 @@ use stolon_tests::{
     sql::Target,
 };
 
+use crate::disks::Disks;
+
 /// Hosts with a database; the proxy's follows them.
 pub const DATABASES: usize = 3;
 /// Hosts that a network for this cluster needs.
@@ -64,6 +66,8 @@ pub struct Setup {
     pub spec: Option<Value>,
     /// For `--otlp-endpoint`.
     pub collector: Option<String>,
+    /// A disk of its own for each host's data.
+    pub disks: bool,
 }
 
 pub struct Hosts<'n> {
@@ -73,6 +77,8 @@ pub struct Hosts<'n> {
     operator: Holder,
     setup: Setup,
     pub network: &'n Network,
+    /// Empty unless asked for; before the folder that they are mounted in.
+    pub disks: Disks,
     /// The last to go: ends whatever still works in its folder.
     pub test: Test,
 }
@@ -91,7 +97,8 @@ impl<'n> Hosts<'n> {
         let issue = |(i, host): (usize, &Host)| authority.issue(&format!("host{i}"), &[&host.address]);
         let holders = network.hosts.iter().enumerate().map(issue).collect();
         let operator = authority.issue("operator", &["operator"]);
-        let mut hosts = Hosts { parts: Vec::new(), etcd, holders, operator, setup, network, test };
+        let mut hosts =
+            Hosts { parts: Vec::new(), etcd, holders, operator, setup, network, disks: Disks::default(), test };
         hosts.prepare();
         for host in 0..DATABASES {
             hosts.start_part(host, Program::Keeper);
@@ -102,10 +109,13 @@ impl<'n> Hosts<'n> {
     }
 
     /// Files that the daemons read. Hosts of one machine share its file system, but not their sockets' folders.
-    fn prepare(&self) {
+    fn prepare(&mut self) {
         std::fs::write(self.file("password"), PASSWORD).expect("the password's file");
         if let Some(spec) = &self.setup.spec {
             std::fs::write(self.file("spec.json"), spec.to_string()).expect("the specification's file");
+        }
+        if self.setup.disks {
+            self.disks = Disks::at((0..DATABASES).map(|host| self.data_dir(host)).collect());
         }
         for host in 0..DATABASES {
             let sockets = self.file(&format!("s{host}"));
@@ -219,18 +229,17 @@ impl<'n> Hosts<'n> {
     pub fn mend(&mut self, host: usize) {
         signal_all(&self.all_processes(host), Signal::CONT);
         self.network.hosts[host].heal(self.network);
-        if host < DATABASES && !self.etcd_answers_as_process(host) {
+        if host < DATABASES && self.etcd_process(host).is_none() {
             self.etcd.kill_member(host);
             self.etcd.start_member(host);
         }
         self.revive(host);
     }
 
-    /// True when a process of etcd's works on the host.
-    fn etcd_answers_as_process(&self, host: usize) -> bool {
-        self.all_processes(host).into_iter().any(|pid| {
-            proc::alive(pid) && proc::command_line(pid).split(' ').next().is_some_and(|name| name.ends_with("etcd"))
-        })
+    /// Pid of etcd's member on a host.
+    pub fn etcd_process(&self, host: usize) -> Option<u32> {
+        let is_etcd = |pid: &u32| proc::command_line(*pid).split(' ').next().is_some_and(|name| name.ends_with("etcd"));
+        self.all_processes(host).into_iter().filter(|pid| proc::alive(*pid)).find(is_etcd)
     }
 
     pub fn proxy(&self) -> Target {

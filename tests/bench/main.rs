@@ -3,20 +3,27 @@
 
 mod calm;
 mod client;
+mod disks;
 mod floor;
 mod gap;
 mod hosts;
 mod kinds;
+mod nuisance;
 mod phases;
 mod ready;
 mod record;
 mod report;
 mod run;
+mod soak;
 mod stats;
 mod table;
 mod trial;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use stolon_tests::{
@@ -27,6 +34,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     kinds::{Handover, Kind, Mode},
+    nuisance::Nuisance,
     record::Folder,
     report::Report,
     run::Plan,
@@ -45,6 +53,31 @@ enum Verb {
     /// The gap that clients see, per kind of failover, beside the floor. A run goes on where the last one stopped. Exit
     /// code 0: all trials made, no acknowledged row lost in synchronous mode; missed aims are said, and are no failure.
     Failover(FailoverArgs),
+    /// Bothers a cluster with what must not cause a failover. Exit code 0: the same primary in the same epoch all the
+    /// time, no acknowledged row lost.
+    Soak(SoakArgs),
+}
+
+#[derive(Args, Debug)]
+struct SoakArgs {
+    /// For how long
+    #[arg(long, value_name = "MINUTES", default_value_t = 60.0)]
+    minutes: f64,
+    /// Of one nuisance in a row
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    turn: f64,
+    /// What to bother with; everything when not given
+    #[arg(long, value_delimiter = ',', value_name = "NUISANCES")]
+    nuisances: Vec<Nuisance>,
+    /// Replication mode
+    #[arg(long, value_name = "MODE", default_value = "async")]
+    mode: Mode,
+    /// Folder of the results
+    #[arg(long, value_name = "DIR", default_value = "target/soak")]
+    out: PathBuf,
+    /// Folder of the programs
+    #[arg(long, value_name = "DIR", default_value = "bin")]
+    programs: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -81,6 +114,7 @@ struct FailoverArgs {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Failover(args) => failover(&args),
+        Verb::Soak(args) => soak(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -112,10 +146,26 @@ fn failover(args: &FailoverArgs) -> Result<bool, String> {
     Ok(well && report.lost_in_sync() == 0)
 }
 
+fn soak(args: &SoakArgs) -> Result<bool, String> {
+    let folder = Folder::open(&args.out)?;
+    let all = || clap::ValueEnum::value_variants().to_vec();
+    let span = |seconds: f64| Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+    let plan = soak::Plan {
+        nuisances: if args.nuisances.is_empty() { all() } else { args.nuisances.clone() },
+        mode: args.mode,
+        span: span(args.minutes * 60.0)?,
+        turn: span(args.turn)?,
+    };
+    let turns = on_hosts(&args.programs, async |network| soak::run(&plan, &folder, network).await)?;
+    print!("{}", soak::summary(&turns));
+    Ok(!turns.is_empty() && turns.iter().all(|turn| turn.problem.is_empty()))
+}
+
 /// Makes the hosts, and works among them until it is done or a signal comes.
-fn on_hosts<W>(programs: &std::path::Path, work: W) -> Result<bool, String>
+fn on_hosts<T, W>(programs: &Path, work: W) -> Result<T, String>
 where
-    W: AsyncFnOnce(&Network) -> Result<bool, String> + Send,
+    T: Send,
+    W: AsyncFnOnce(&Network) -> Result<T, String> + Send,
 {
     if !netns::allowed("the measurement") {
         return Err("network namespaces need root: run it as root".into());
@@ -138,7 +188,7 @@ where
 }
 
 /// Returns when somebody asks for the end; what was started is ended by its owners.
-async fn ended() -> Result<bool, String> {
+async fn ended<T>() -> Result<T, String> {
     let listen = |kind| signal(kind).map_err(|error| format!("signals can't be caught: {error}"));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }

@@ -90,7 +90,7 @@ impl Folder {
         self.append(FAILURES, failure)
     }
 
-    fn append(&self, name: &str, value: &impl Serialize) -> Result<(), String> {
+    pub fn append(&self, name: &str, value: &impl Serialize) -> Result<(), String> {
         let path = self.path.join(name);
         let line = serde_json::to_string(value).map_err(|error| error.to_string())?;
         let file = OpenOptions::new().create(true).append(true).open(&path);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use stolon_tests::{
     Test,
     collector::Collector,
@@ -123,14 +123,18 @@ async fn stage(mode: Mode, network: &Network) -> Scene<'_> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     network.hosts.iter().for_each(|host| host.heal(network));
     let collector = Collector::start_at(SWITCH).await;
-    let spec = (mode == Mode::Sync).then(|| {
-        json!({"initMode": "new", "usePgrewind": true, "synchronousReplication": true,
-               "minSynchronousStandbys": 1, "maxSynchronousStandbys": 1})
-    });
-    let setup = Setup { spec, collector: Some(collector.endpoint.clone()) };
+    let setup = Setup { spec: specification(mode), collector: Some(collector.endpoint.clone()), disks: false };
     let test = Test::standalone(&format!("bench-{mode}-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
     let hosts = Hosts::start(test, network, setup).await;
     Scene { hosts, collector, floor: None }
+}
+
+/// Initial cluster specification; asynchronous clusters have the automatic one.
+pub fn specification(mode: Mode) -> Option<Value> {
+    (mode == Mode::Sync).then(|| {
+        json!({"initMode": "new", "usePgrewind": true, "synchronousReplication": true,
+               "minSynchronousStandbys": 1, "maxSynchronousStandbys": 1})
+    })
 }
 
 fn name(kind: Option<Kind>) -> String {
@@ -138,7 +142,7 @@ fn name(kind: Option<Kind>) -> String {
 }
 
 /// The text of a panic, in one line.
-fn said(panic: &(dyn Any + Send)) -> String {
+pub fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     text.map_or_else(|| "panicked".to_owned(), |text| text.split_whitespace().collect::<Vec<_>>().join(" "))

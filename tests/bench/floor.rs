@@ -24,6 +24,7 @@ use crate::{
     gap::gap,
     hosts::signal_all,
     kinds::Mode,
+    trial::pressure,
 };
 
 /// OS user of the servers: PostgreSQL refuses to be root.
@@ -56,6 +57,8 @@ pub struct Fallen {
     pub gap: Duration,
     pub acknowledged: usize,
     pub lost: usize,
+    /// As `record::FloorTrial`'s.
+    pub pressure: f64,
 }
 
 impl Floor {
@@ -136,6 +139,7 @@ impl Floor {
         let (victim, heir) = (postmaster(&self.pair[0]), postmaster(&self.pair[1]));
         let mut victims = proc::tree(victim);
         victims.sort_unstable_by(|a, b| b.cmp(a));
+        let pressure = pressure();
         let struck = Instant::now();
         signal_all(&victims, Signal::KILL);
         self.promote(heir, &load, old).await;
@@ -151,7 +155,7 @@ impl Floor {
             proc::signal(heir, Signal::HUP);
         }
         self.follow().await;
-        Fallen { gap: found.length(), acknowledged: written.acks.len(), lost }
+        Fallen { gap: found.length(), acknowledged: written.acks.len(), lost, pressure }
     }
 
     /// Asks until it is done.

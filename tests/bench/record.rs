@@ -30,6 +30,9 @@ pub struct Trial {
     pub slowest_ms: f64,
     pub acknowledged: usize,
     pub lost: usize,
+    /// Share of the last 10 s in which somebody waited for a processor, in percent, at the strike.
+    #[serde(default)]
+    pub pressure: f64,
     /// The former primary's server went on: no standby took over.
     pub in_place: bool,
     /// Empty when the trace did not arrive.
@@ -44,6 +47,8 @@ pub struct FloorTrial {
     pub gap_ms: f64,
     pub acknowledged: usize,
     pub lost: usize,
+    #[serde(default)]
+    pub pressure: f64,
 }
 
 /// A trial that came to nothing: part of the result, and no figure.
@@ -173,15 +178,15 @@ mod tests {
     fn trial(kind: Kind, gap_ms: f64) -> Trial {
         let phases = vec![Phase { name: "detected".into(), at_ms: 1.5 }];
         let (mode, by) = (Mode::Sync, kind.planned().then_some(Handover::Sigterm));
-        let (acknowledged, lost, in_place) = (10, 0, false);
-        Trial { kind, mode, by, at: 7, gap_ms, slowest_ms: gap_ms, acknowledged, lost, in_place, phases }
+        let (acknowledged, lost, pressure, in_place) = (10, 0, 40.0, false);
+        Trial { kind, mode, by, at: 7, gap_ms, slowest_ms: gap_ms, acknowledged, lost, pressure, in_place, phases }
     }
 
     #[test]
     fn what_was_written_is_read_again_and_a_broken_last_line_is_not() {
         let path = std::env::temp_dir().join(format!("stolon-bench-record-{}", std::process::id()));
         let folder = Folder::open(&path).unwrap();
-        let floor = FloorTrial { mode: Mode::Async, at: 8, gap_ms: 60.0, acknowledged: 5, lost: 1 };
+        let floor = FloorTrial { mode: Mode::Async, at: 8, gap_ms: 60.0, acknowledged: 5, lost: 1, pressure: 50.0 };
         let failure = Failure { kind: Some(Kind::Leader), mode: Mode::Sync, at: 9, error: "why".into() };
         for gap in [100.0, 200.0] {
             folder.trial(&trial(Kind::Switchover, gap)).unwrap();

@@ -52,6 +52,8 @@ pub struct FloorRow {
 pub struct Report {
     pub rows: Vec<Row>,
     pub floor: Vec<FloorRow>,
+    /// Of all trials: how busy others kept the processors, in percent.
+    pub pressure: Option<Summary>,
 }
 
 const MODES: [Mode; 2] = [Mode::Async, Mode::Sync];
@@ -61,7 +63,9 @@ impl Report {
         let kinds = <Kind as clap::ValueEnum>::value_variants();
         let floor: Vec<FloorRow> = MODES.iter().filter_map(|mode| floor(records, *mode)).collect();
         let rows = MODES.iter().flat_map(|mode| kinds.iter().filter_map(|kind| row(records, *mode, *kind, &floor)));
-        Report { rows: rows.collect(), floor: floor.clone() }
+        let pressures = records.trials.iter().map(|trial| trial.pressure);
+        let pressures: Vec<f64> = pressures.chain(records.floor.iter().map(|trial| trial.pressure)).collect();
+        Report { rows: rows.collect(), floor: floor.clone(), pressure: Summary::of(&pressures) }
     }
 
     /// Rows that synchronous replication lost, which it never may.
@@ -146,10 +150,12 @@ pub mod tests {
             slowest_ms: gap_ms + 5.0,
             acknowledged: 200,
             lost,
+            pressure: 40.0,
             in_place: false,
             phases: if traced { vec![Phase { name: "detected".into(), at_ms: gap_ms / 2.0 }] } else { Vec::new() },
         };
-        let floor = |gap_ms: f64| FloorTrial { mode: Mode::Async, at: 0, gap_ms, acknowledged: 200, lost: 0 };
+        let floor =
+            |gap_ms: f64| FloorTrial { mode: Mode::Async, at: 0, gap_ms, acknowledged: 200, lost: 0, pressure: 40.0 };
         let failure = Failure { kind: Some(Kind::CutOff), mode: Mode::Async, at: 0, error: "why".into() };
         Records {
             trials: vec![

@@ -16,7 +16,7 @@ use stolon_tests::{
 };
 
 use crate::{
-    floor::Floor,
+    floor::{Fallen, Floor},
     hosts::{Hosts, Setup},
     kinds::{Handover, Kind, Mode},
     record::{Failure, FloorTrial, Folder, Records},
@@ -114,9 +114,14 @@ async fn fall(scene: &mut Scene<'_>, mode: Mode, folder: &Folder) -> Result<(), 
         None => scene.floor.insert(Floor::start(scene.hosts.folder().join("floor"), mode).await),
     };
     let fallen = floor.fall().await;
-    println!("{mode} floor: {:.0} ms, {} of {} lost", ms(fallen.gap), fallen.lost, fallen.acknowledged);
-    let (gap_ms, at) = (ms(fallen.gap), unix_seconds());
-    folder.floor(&FloorTrial { mode, at, gap_ms, acknowledged: fallen.acknowledged, lost: fallen.lost })
+    println!(
+        "{mode} floor: {:.0} ms, {} of {} acknowledged rows lost",
+        ms(fallen.gap),
+        fallen.lost,
+        fallen.acknowledged
+    );
+    let Fallen { gap, acknowledged, lost, pressure } = fallen;
+    folder.floor(&FloorTrial { mode, at: unix_seconds(), gap_ms: ms(gap), acknowledged, lost, pressure })
 }
 
 async fn stage(mode: Mode, network: &Network) -> Scene<'_> {

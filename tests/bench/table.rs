@@ -29,6 +29,10 @@ pub fn text(report: &Report) -> String {
             let _ = writeln!(out, "       MISSED: {aim}");
         }
     }
+    if let Some(pressure) = &report.pressure {
+        let (low, median, high) = (pressure.min, pressure.p50, pressure.max);
+        let _ = writeln!(out, "\nSomebody waited for a processor {median:.0} % of the time ({low:.0} to {high:.0} %).");
+    }
     let _ = writeln!(out, "\nWhere the time goes, in ms from the strike to the end of each step, in the median trial:");
     for (row, breakdown) in broken_down(report) {
         let _ = writeln!(out, "{:<6} {}: {}", row.mode.to_string(), row.kind, steps(breakdown));
@@ -79,6 +83,14 @@ pub fn markdown(report: &Report, machine: &str) -> String {
          default settings, release build. The floor, measured in turn with the rest: a bare standby that is told to promote \
          the moment its primary is killed. Milliseconds. `make bench-failover` repeats this.\n"
     );
+    if let Some(pressure) = &report.pressure {
+        let _ = writeln!(
+            out,
+            "Others kept the processors busy meanwhile: somebody waited for one {:.0} % of the time (median of all trials; \
+             Linux's CPU pressure).\n",
+            pressure.p50
+        );
+    }
     for mode in [Mode::Async, Mode::Sync] {
         mode_table(&mut out, report, mode);
     }
@@ -163,6 +175,7 @@ mod tests {
             killed.split_whitespace().collect::<Vec<_>>(),
             ["async", "postgres", "3", "200", "310", "500", "-", "4.1", "1/600", "0"]
         );
+        assert!(text.contains("waited for a processor 40 % of the time (40 to 40 %)"), "{text}");
         assert!(text.contains("MISSED: p50 310 ms, aim under 300 ms"), "{text}");
         assert!(text.contains("async  postgres: detected 100 (gap 200)"), "{text}");
 

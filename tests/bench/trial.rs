@@ -40,6 +40,7 @@ pub async fn trial(hosts: &mut Hosts<'_>, collector: &Collector, kind: Kind, mod
     let old = load.timeline();
     let elsewhere = &hosts.etcd.members[(primary + 1) % DATABASES].url;
     let ready = Ready::watch(elsewhere).await.unwrap_or_else(|error| panic!("a watch of {elsewhere}: {error}"));
+    let pressure = pressure();
     let victims = kind.victims(hosts, primary);
     let struck = Struck { instant: Instant::now(), wall: SystemTime::now() };
     if let Err(error) = kind.strike(hosts, primary, &victims, by) {
@@ -55,7 +56,7 @@ pub async fn trial(hosts: &mut Hosts<'_>, collector: &Collector, kind: Kind, mod
     let lost = written.lost(&hosts.proxy()).await;
     let phases = told(collector, next, &struck, &ready, gap).await;
     let slowest = slowest(&written.acks, writers, struck.instant).unwrap_or(gap.length());
-    let outcome = Outcome { gap, slowest, lost, in_place: now == primary, phases };
+    let outcome = Outcome { gap, slowest, lost, in_place: now == primary, pressure, phases };
     outcome.into_trial(kind, mode, by, &written)
 }
 
@@ -64,6 +65,7 @@ struct Outcome {
     slowest: Duration,
     lost: usize,
     in_place: bool,
+    pressure: f64,
     phases: Vec<Phase>,
 }
 
@@ -78,6 +80,7 @@ impl Outcome {
             slowest_ms: ms(self.slowest),
             acknowledged: written.acks.len(),
             lost: self.lost,
+            pressure: self.pressure,
             in_place: self.in_place,
             phases: self.phases,
         }
@@ -111,6 +114,13 @@ async fn whole_trace(collector: &Collector, epoch: u64) -> Option<Vec<Span>> {
 
 pub fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+/// What the kernel says about waiting for processors; 0 where it does not tell.
+pub fn pressure() -> f64 {
+    let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let average = text.split_whitespace().find_map(|word| word.strip_prefix("avg10="));
+    average.and_then(|average| average.parse().ok()).unwrap_or(0.0)
 }
 
 pub fn unix_seconds() -> u64 {

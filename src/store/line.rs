@@ -22,9 +22,12 @@ use crate::{
     wire::{explain, millis, v1},
 };
 
-/// First attempt at one endpoint: a live member answers in milliseconds. Doubled with each round over all endpoints, so
-/// that a slow etcd is not taken for a dead one.
-const ATTEMPT: Duration = Duration::from_millis(700);
+/// First attempt of a request at one endpoint: a live member answers in milliseconds. Doubled with each round over all
+/// endpoints, so that a slow etcd is not taken for a dead one.
+pub(super) const ATTEMPT: Duration = Duration::from_millis(700);
+/// The same of a request that may be sent twice without a thought: the winner of a failover reads before it may promote,
+/// and its member of etcd may have gone with the primary's host.
+pub(super) const READ: Duration = Duration::from_millis(300);
 /// Between rounds over all endpoints.
 const PAUSE: Duration = Duration::from_millis(50);
 /// TCP connections, and TLS handshakes.
@@ -104,8 +107,9 @@ impl Line {
         endpoint.client.get_or_try_init(connect).await.map(|client| (index, client.clone()))
     }
 
-    /// Runs a request, at one endpoint after the other, within the bound. `Unavailable` when none answered.
-    pub async fn call<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, StoreError>
+    /// Runs a request, at one endpoint after the other, within the bound; `first` is for the first attempt at each.
+    /// `Unavailable` when none answered.
+    pub async fn call<T, F>(&self, first: Duration, request: impl Fn(Client) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -117,7 +121,7 @@ impl Line {
         let mut last = String::new();
         while clock::now() < deadline {
             let round = (tries / self.endpoints.len()).min(4) as u32;
-            let limit = (ATTEMPT * 2u32.pow(round)).min(deadline.since(clock::now()));
+            let limit = (first * 2u32.pow(round)).min(deadline.since(clock::now()));
             let (index, answer) = self.attempt(limit, &request).await;
             match answer {
                 Ok(answer) => {

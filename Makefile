@@ -1,10 +1,13 @@
 # Set-up, build, tests and the demonstration. `make help` lists the targets.
-.PHONY: help setup build release demo test check clean
+.PHONY: help setup build release demo test check bench-failover soak clean
 
 help:
 	@echo 'make demo   build, start a local cluster, kill the primary, show the gap; leaves the cluster up'
 	@echo '            (EXIT=1: end then; the exit code tells whether all was well)'
 	@echo 'make test   formatting, lints, unit, scenario and end-to-end tests'
+	@echo 'make bench-failover  the gaps that clients see, per kind of failover, beside the floor (as root; an hour or two; goes'
+	@echo '            on where it stopped; ARGS="--kinds host-frozen --trials 5", ARGS=--readme, ARGS=--help)'
+	@echo 'make soak   an hour of what must not cause a failover (as root; ARGS="--minutes 10")'
 	@echo 'make build  the four programs in ./bin (PROFILE=dev: quicker to build)'
 	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2)'
 	@echo 'make clean  remove ./bin and what cargo built'
@@ -28,6 +31,13 @@ check: setup
 test: check
 	cargo test --workspace --exclude stolon-tests
 	cargo test --package stolon-tests -- --test-threads=8
+
+# Release builds are measured, by a release build: clients compute too.
+bench-failover: build
+	cargo run --quiet --locked --release --package stolon-bench -- failover $(ARGS)
+
+soak: build
+	cargo run --quiet --locked --release --package stolon-bench -- soak $(ARGS)
 
 clean:
 	cargo clean

@@ -187,6 +187,9 @@ const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 /// R1: twice etcd's election time-out of 1 s, a keepalive each second, and 1 s to kill PostgreSQL in.
 pub const LEASE: Duration = Duration::from_secs(5);
+/// Shorter: a leadership that lapses while etcd elects stops nobody, and until the key of a dead leader is gone nobody
+/// leads. It survives a stop of two seconds.
+const SENTINEL_LEASE: Duration = Duration::from_secs(3);
 /// etcd grants no less than 2 s, and the margins of R1 leave nothing to live on below 3 s.
 const LEAST_LEASE: Duration = Duration::from_secs(3);
 /// A silence is one of several heartbeats.
@@ -228,7 +231,7 @@ impl StoredSpec {
             suspect_interval: or(self.suspect_interval, SUSPECT_INTERVAL),
             heartbeat_interval: or(self.heartbeat_interval, HEARTBEAT_INTERVAL),
             keeper_lease: or(self.keeper_lease_duration, LEASE),
-            sentinel_lease: or(self.sentinel_lease_duration, LEASE),
+            sentinel_lease: or(self.sentinel_lease_duration, SENTINEL_LEASE),
             proxy_lease: or(self.proxy_lease_duration, LEASE).min(whole_seconds(or(self.proxy_timeout, PROXY_TIMEOUT))),
             max_standbys: self.max_standbys.unwrap_or(20),
             max_standbys_per_sender: self.max_standbys_per_sender.unwrap_or(3),

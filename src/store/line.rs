@@ -4,16 +4,13 @@
 
 use std::{
     future::Future,
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
 use tokio::{
-    sync::OnceCell,
+    sync::{OnceCell, watch},
     time::{sleep, timeout},
 };
 use tonic::Code;
@@ -25,9 +22,12 @@ use crate::{
     wire::{explain, millis, v1},
 };
 
-/// First attempt at one endpoint: a live member answers in milliseconds. Doubled with each round over all endpoints, so
-/// that a slow etcd is not taken for a dead one.
-const ATTEMPT: Duration = Duration::from_millis(700);
+/// First attempt of a request at one endpoint: a live member answers in milliseconds. Doubled with each round over all
+/// endpoints, so that a slow etcd is not taken for a dead one.
+pub(super) const ATTEMPT: Duration = Duration::from_millis(700);
+/// The same of a request that may be sent twice without a thought: the winner of a failover reads before it may promote,
+/// and its member of etcd may have gone with the primary's host.
+pub(super) const READ: Duration = Duration::from_millis(300);
 /// Between rounds over all endpoints.
 const PAUSE: Duration = Duration::from_millis(50);
 /// TCP connections, and TLS handshakes.
@@ -52,7 +52,8 @@ pub enum StoreError {
 
 pub(super) struct Line {
     endpoints: Vec<Endpoint>,
-    current: AtomicUsize,
+    /// Index of the endpoint in use.
+    current: watch::Sender<usize>,
     options: ConnectOptions,
     /// For one request over all endpoints.
     bound: Duration,
@@ -87,7 +88,7 @@ impl Line {
         let health = Health { works: true, error: String::new(), since: clock::now() };
         Ok(Line {
             endpoints: args.store_endpoints.iter().map(endpoint).collect(),
-            current: AtomicUsize::new(0),
+            current: watch::Sender::new(0),
             options,
             bound: args.store_timeout,
             health: Mutex::new(health),
@@ -100,14 +101,15 @@ impl Line {
         if let Some(refusal) = self.refusal.get() {
             return Err(Error::Internal(refusal.clone()));
         }
-        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let index = *self.current.borrow();
         let endpoint = &self.endpoints[index];
         let connect = || Client::connect([endpoint.url.as_str()], Some(self.options.clone()));
         endpoint.client.get_or_try_init(connect).await.map(|client| (index, client.clone()))
     }
 
-    /// Runs a request, at one endpoint after the other, within the bound. `Unavailable` when none answered.
-    pub async fn call<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, StoreError>
+    /// Runs a request, at one endpoint after the other, within the bound; `first` is for the first attempt at each.
+    /// `Unavailable` when none answered.
+    pub async fn call<T, F>(&self, first: Duration, request: impl Fn(Client) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -119,7 +121,7 @@ impl Line {
         let mut last = String::new();
         while clock::now() < deadline {
             let round = (tries / self.endpoints.len()).min(4) as u32;
-            let limit = (ATTEMPT * 2u32.pow(round)).min(deadline.since(clock::now()));
+            let limit = (first * 2u32.pow(round)).min(deadline.since(clock::now()));
             let (index, answer) = self.attempt(limit, &request).await;
             match answer {
                 Ok(answer) => {
@@ -142,7 +144,7 @@ impl Line {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let index = self.current.load(Ordering::Relaxed);
+        let index = *self.current.borrow();
         let work = async {
             let (_, client) = self.client().await?;
             request(client).await
@@ -154,12 +156,23 @@ impl Line {
     /// An endpoint failed: the next one is used from now on, unless somebody has turned away from it already. Returns
     /// the problem with the endpoint's name.
     pub fn failed(&self, index: usize, problem: &str) -> String {
-        let index = index % self.endpoints.len();
-        let next = (index + 1) % self.endpoints.len();
-        let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.current.send_if_modified(|current| {
+            let ours = *current == index;
+            if ours {
+                *current = (index + 1) % self.endpoints.len();
+            }
+            ours
+        });
         let problem = format!("{}: {problem}", self.endpoints[index].url);
         tracing::debug!(problem, "etcd endpoint failed");
         problem
+    }
+
+    /// Returns when another endpoint than this one is in use: whoever has a stream there need not find out by itself that
+    /// its member is frozen or cut off.
+    pub async fn left(&self, index: usize) {
+        // The sender lives as long as `self`.
+        let _ = self.current.subscribe().wait_for(|current| *current != index).await;
     }
 
     pub fn works(&self) {
@@ -203,7 +216,7 @@ impl Line {
     /// Without revision and lease, which others know.
     pub fn status(&self) -> v1::StoreStatus {
         let health = self.lock();
-        let index = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let index = *self.current.borrow();
         v1::StoreStatus {
             endpoint: self.endpoints[index].url.clone(),
             error: health.error.clone(),

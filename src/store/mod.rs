@@ -28,7 +28,7 @@ use crate::{
     wire::v1,
 };
 use fold::Entry;
-use line::Line;
+use line::{ATTEMPT, Line, READ};
 
 /// A cluster's keys in etcd. Cheap to clone.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Store {
         let range = |client: etcd_client::Client| async move {
             client.kv_client().get(base, Some(GetOptions::new().with_prefix())).await
         };
-        let answer = self.0.line.call(range).await?;
+        let answer = self.0.line.call(READ, range).await?;
         let header = answer.header();
         let mut mirror = Mirror {
             revision: Revision(header.map_or(0, |header| header.revision())),
@@ -95,7 +95,7 @@ impl Store {
             sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move { client.kv_client().txn(txn.request()).await }
         };
-        let answer = self.0.line.call(request).await;
+        let answer = self.0.line.call(ATTEMPT, request).await;
         let before = sent.into_inner() > 1;
         match answer {
             Ok(answer) if answer.succeeded() => {
@@ -115,7 +115,7 @@ impl Store {
             let options = Some(LeaseTimeToLiveOptions::new());
             client.lease_client().time_to_live(lease.0, options).await
         };
-        let answer = self.0.line.call(ask).await?;
+        let answer = self.0.line.call(READ, ask).await?;
         let granted = u64::try_from(answer.granted_ttl()).unwrap_or(0);
         Ok((answer.ttl() > 0).then(|| Duration::from_secs(granted)))
     }
@@ -128,7 +128,7 @@ impl Store {
                 ended => ended.map(drop),
             }
         };
-        self.0.line.call(revoke).await
+        self.0.line.call(ATTEMPT, revoke).await
     }
 
     /// Health of the line and revision of the mirror; `lease` is the daemon's own registration.

@@ -12,7 +12,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Outcome, Store, StoreError, Txn, line::line};
+use super::{
+    Outcome, Store, StoreError, Txn,
+    line::{ATTEMPT, line},
+};
 use crate::{
     model::{
         LeaseId, Moment, Revision,
@@ -27,8 +30,9 @@ const DEFAULT_TTL: Duration = spec::LEASE;
 const MARGIN: Duration = Duration::from_secs(1);
 /// Keepalives in the time that a lease is granted for.
 const BEATS: u32 = 5;
-/// First wait for the answer to a keepalive; doubled while none comes, up to the last.
-const ANSWER: Duration = Duration::from_millis(700);
+/// First wait for the answer to a keepalive; doubled while none comes, up to the last. Keepalives are what finds a member
+/// out that froze or was cut off with the primary's host, and should have done so before a successor is elected.
+const ANSWER: Duration = Duration::from_millis(400);
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 /// Between attempts that fail at once.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -224,7 +228,7 @@ impl Registration {
             let sent = clock::now();
             client.lease_client().grant(seconds, None).await.map(|granted| (sent, granted))
         };
-        let (sent, granted) = self.0.store.0.line.call(grant).await?;
+        let (sent, granted) = self.0.store.0.line.call(ATTEMPT, grant).await?;
         let lease = LeaseId(granted.id());
         let time = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
         match self.create(lease).await {

@@ -63,7 +63,11 @@ async fn stream(store: &Store, from: Revision) -> Option<Revision> {
     };
     let mut last = from;
     loop {
-        match next(&mut watch).await {
+        let answer = tokio::select! {
+            answer = next(&mut watch) => answer,
+            () = line_.left(index) => return Some(last),
+        };
+        match answer {
             Ok(answer) if answer.canceled() => {
                 line_.failed(index, &format!("watch cancelled: {}", answer.cancel_reason()));
                 return None;

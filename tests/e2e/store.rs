@@ -202,6 +202,30 @@ fn the_mirror_misses_nothing_while_members_freeze_and_die() {
 }
 
 #[test]
+fn the_watch_leaves_a_frozen_member_as_soon_as_a_call_has_found_it_out() {
+    run("store-watch-moves", Weight::Light, async |test: Test| {
+        let mut etcd = Etcd::start(&test, 3).await;
+        // A frozen leader would hold etcd itself up: one that follows comes first.
+        let leader = eventually("etcd has a leader", WAIT, async || etcd.leader().await).await;
+        etcd.members.rotate_left((leader + 1) % 3);
+        let one = Watched::new(&etcd);
+        let (store, key) = (&one.store, one.store.keys().epoch());
+        let epoch = |wanted| move |m: &stolon::store::Mirror| m.highest_epoch.is_some_and(|(now, _)| now.0 == wanted);
+        one.seen("a first reading", |_| true).await;
+        store.transact(&Txn::new().put(key.as_str(), "1")).await.unwrap();
+        one.seen("what was written, by the watch", epoch(1)).await;
+        etcd.freeze(0);
+        let frozen = clock::now();
+        assert!(matches!(store.transact(&Txn::new().put(key.as_str(), "2")).await, Ok(Outcome::Done(_))));
+        one.seen("what was written elsewhere, by a watch elsewhere", epoch(2)).await;
+        let took = clock::now().since(frozen);
+        etcd.thaw(0);
+        // By itself the watch would not have asked its member for a sign of life before 2 s.
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    });
+}
+
+#[test]
 fn another_etcd_in_the_place_of_the_known_one_is_refused() {
     run("store-replaced", Weight::Light, async |test: Test| {
         let place = || Place { host: "127.0.0.1".into(), client_port: 0, peer_port: 0, namespace: None };

@@ -10,9 +10,16 @@ use std::{
 /// Environment variable that names a folder of ready programs; nothing is built then.
 pub const BIN_DIR: &str = "STOLON_BIN_DIR";
 
+static DIR: OnceLock<PathBuf> = OnceLock::new();
+
+/// Takes the programs of this folder from now on, whatever the environment says; nothing is built then.
+pub fn use_folder(folder: &Path) {
+    let taken = DIR.set(folder.to_owned());
+    assert!(taken.is_ok(), "the programs' folder is chosen once, before the first program is started");
+}
+
 /// Path of `stolon-keeper`, `stolon-sentinel`, `stolon-proxy` or `stolonctl`.
 pub fn bin(name: &str) -> PathBuf {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
     let path = DIR.get_or_init(folder).join(name);
     assert!(path.is_file(), "no program {}", path.display());
     path

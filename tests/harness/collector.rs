@@ -45,7 +45,12 @@ pub struct Collector {
 
 impl Collector {
     pub async fn start() -> Collector {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the collector");
+        Collector::start_at("127.0.0.1").await
+    }
+
+    /// On another address, for programs on hosts of their own.
+    pub async fn start_at(address: &str) -> Collector {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.expect("a port for the collector");
         let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
         let kept = Kept::default();
         let service = TraceServiceServer::new(kept.clone());

@@ -54,6 +54,11 @@ pub struct Test {
 }
 
 impl Test {
+    /// For programs that are no tests, and bound their waits themselves.
+    pub fn standalone(name: &str) -> Test {
+        Test { name: name.to_owned(), sandbox: Sandbox::new(name) }
+    }
+
     pub fn folder(&self) -> &Path {
         &self.sandbox.folder
     }

@@ -1,12 +1,14 @@
 # Set-up, build, tests and the demonstration. `make help` lists the targets.
-.PHONY: help setup build release demo test check clean
+.PHONY: help setup build release demo test chaos check clean
 
 help:
 	@echo 'make demo   build, start a local cluster, kill the primary, show the gap; leaves the cluster up'
 	@echo '            (EXIT=1: end then; the exit code tells whether all was well)'
 	@echo 'make test   formatting, lints, unit, scenario and end-to-end tests'
+	@echo 'make chaos  every fault on hosts of their own (hours; goes on where it stopped; results in CHAOS_DIR, else target/chaos)'
+	@echo '            CHAOS_MODES=async,sync  CHAOS_ONLY=part-of-a-name'
 	@echo 'make build  the four programs in ./bin (PROFILE=dev: quicker to build)'
-	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2)'
+	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2, nftables)'
 	@echo 'make clean  remove ./bin and what cargo built'
 
 setup:
@@ -28,6 +30,10 @@ check: setup
 test: check
 	cargo test --workspace --exclude stolon-tests
 	cargo test --package stolon-tests -- --test-threads=8
+
+# Needs root: network namespaces, loop mounts. The table's rows and what is expected of each are in tests/chaos/table.rs.
+chaos: setup
+	cargo test --package stolon-tests --test chaos -- --ignored --nocapture the_whole_table
 
 clean:
 	cargo clean

@@ -89,6 +89,8 @@ pub enum Act {
     Delay(u32),
     StallDisk,
     FillDisk,
+    /// More WAL than there are files for: 100 MB, or as much as is taken.
+    WriteMuch,
     /// Everything that was done to the host is undone, and what is dead is started again, as by a supervisor.
     Mend,
 }

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bites;
+mod cancelled;
 mod fault;
 mod ledger;
+mod names;
 mod session;
 mod strike;
 mod table;

@@ -82,7 +82,7 @@ pub async fn strike_all(
             return Err(format!("nobody is {:?}", strike.who));
         }
         for host in hosts {
-            act(stage, host, strike.act).map_err(|problem| format!("{strike:?} at host {host}: {problem}"))?;
+            act(stage, host, strike.act).await.map_err(|problem| format!("{strike:?} at host {host}: {problem}"))?;
         }
     }
     Ok((first.unwrap_or(last), last))
@@ -114,7 +114,7 @@ async fn wait_for(stage: &Stage<'_>, scene: &Scene, when: When, last: Instant) -
     }
 }
 
-fn act(stage: &mut Stage<'_>, host: usize, act: Act) -> Result<(), String> {
+async fn act(stage: &mut Stage<'_>, host: usize, act: Act) -> Result<(), String> {
     match act {
         Act::Kill(prey) => signal(stage, host, prey, Signal::KILL)?,
         Act::Freeze(prey) => signal(stage, host, prey, Signal::STOP)?,
@@ -133,6 +133,11 @@ fn act(stage: &mut Stage<'_>, host: usize, act: Act) -> Result<(), String> {
         Act::Delay(milliseconds) => stage.delay(host, milliseconds),
         Act::StallDisk => stage.disk(host).freeze(),
         Act::FillDisk => stage.disk(host).fill(),
+        Act::WriteMuch => {
+            let piece = "SELECT pg_logical_emit_message(false, 'chaos', repeat('x', 1 << 20))";
+            // It dies of it, or refuses.
+            let _ = stage.server(host).query(&vec![piece; 100].join("; ")).await;
+        }
         Act::Mend => stage.mend(host),
     }
     Ok(())

@@ -84,6 +84,11 @@ pub static FAULTS: &[Fault] = &[
     fault("kill-all-etcd-2s", &[strike(Databases, Kill(Etcd)), at(After(1500), Databases, Mend)], stays(8)),
     // Several at once.
     fault(
+        "kill-standby-then-primary",
+        &[strike(Standby, Kill(KeeperAndPostgres)), at(After(3000), Primary, Kill(KeeperAndPostgres))],
+        fails_over(15),
+    ),
+    fault(
         "kill-primary-and-sentinel-leader",
         &[strike(Primary, Kill(KeeperAndPostgres)), strike(Leader, Kill(Sentinel))],
         fails_over(25),
@@ -122,11 +127,14 @@ pub static FAULTS: &[Fault] = &[
     fault("lose-3-percent", &[strike(Primary, Lose(3))], stays(6)),
     fault("lose-1-percent-everywhere", &[strike(Databases, Lose(1))], stays(6)),
     fault("slow-2-mbit", &[strike(Primary, Slow(2000))], stays(3)),
+    fault("delay-everywhere-25-ms", &[strike(Databases, Delay(25))], stays(4)),
     fault("delay-40-ms", &[strike(Primary, Delay(40))], stays(3)),
     // The disk under its data.
     fault("stall-disk-1s", &[strike(Primary, StallDisk), at(After(1000), Primary, Mend)], stays(4)),
     fault("stall-disk", &[strike(Primary, StallDisk)], fails_over(50)),
-    fault("fill-disk", &[strike(Primary, FillDisk)], fails_over(90)),
+    // While WAL can be written clients see errors, and nobody takes over.
+    fault("fill-disk-8s", &[strike(Primary, FillDisk), at(After(8000), Primary, Mend)], recovers(20)),
+    fault("fill-disk-with-wal", &[strike(Primary, FillDisk), strike(Primary, WriteMuch)], fails_over(60)),
     // A second fault in the middle of a failover. The frozen proxy makes its middle long.
     fault(
         "leader-dies-under-the-mark",

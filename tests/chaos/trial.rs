@@ -30,6 +30,9 @@ const ROWS_AFTER: usize = 20;
 /// keepalive, and etcd may end it up to a second late. Direct clients may meet it (R12), proxies' never.
 const DEADLINE: Duration = Duration::from_secs(6);
 
+/// Watched beyond that.
+const MORE: Duration = Duration::from_secs(2);
+
 /// What a trial comes to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -147,10 +150,13 @@ async fn expect(
     let old = format!("{}:5432", stage.address(scene.primary));
     match fault.expected(mode) {
         Expect::FailsOver { within: bound } => {
-            within("rows by another primary", bound.saturating_sub(first.elapsed()), async || {
+            let gap = within("rows by another primary", bound.saturating_sub(first.elapsed()), async || {
                 auditor.flows(&spared, 1, &old, first)
-            })
-            .await
+            });
+            let gap = gap.await?;
+            // What lives on without authority has its time to be caught by direct clients.
+            pause_until(first + DEADLINE + MORE).await;
+            Ok(gap)
         }
         Expect::Recovers { within: bound } => {
             let after = last;
@@ -217,6 +223,7 @@ fn judge(account: &Account, fault: &Fault, mode: Mode, problems: &mut Vec<String
     must(account.overlaps.is_empty(), format!("two primaries through proxies: {:?}", account.overlaps));
     let (lost, may) = (account.lost.len(), fault.may_lose(mode));
     must(lost <= may, format!("{lost} acknowledged rows are gone, {may} may: {:?}", account.lost.first()));
+    must(account.astray == 0, format!("{} statements were led to a standby", account.astray));
     let blocked = matches!(fault.expected(mode), Expect::Blocks { .. });
     must(account.hung == 0 || blocked, format!("{} statements hung: their connections were not cut", account.hung));
     let longest = account.overlaps_direct.iter().map(|overlap| overlap.span).max().unwrap_or_default();
@@ -232,5 +239,60 @@ fn judge(account: &Account, fault: &Fault, mode: Mode, problems: &mut Vec<String
             let lost = account.lost_direct.len();
             must(lost == 0, format!("{lost} rows acknowledged directly are gone: {:?}", account.lost_direct.first()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stolon_tests::acks::{Ack, Overlap};
+
+    use super::*;
+    use crate::table::named;
+
+    fn problems(account: &Account, fault: &str, mode: Mode) -> String {
+        let mut problems = Vec::new();
+        judge(account, named(fault), mode, &mut problems);
+        problems.join("; ")
+    }
+
+    fn lost(count: usize) -> Vec<Ack> {
+        let now = Instant::now();
+        vec![Ack { id: 1, sent: now, acked: now, server: "a".into(), timeline: 1 }; count]
+    }
+
+    fn overlap(seconds: u64) -> Vec<Overlap> {
+        vec![Overlap { text: "a after b".into(), span: Duration::from_secs(seconds) }]
+    }
+
+    #[test]
+    fn nothing_that_a_client_must_not_see_is_passed_over() {
+        use Mode::{Asynchronous, Synchronous};
+        let with = |change: fn(&mut Account)| {
+            let mut account = Account::default();
+            change(&mut account);
+            account
+        };
+        for (account, mode, word) in [
+            (with(|account| account.overlaps = overlap(0)), Asynchronous, "two primaries through proxies"),
+            (with(|account| account.overlaps_direct = overlap(9)), Asynchronous, "an old primary acknowledged for 9s"),
+            (with(|account| account.overlaps_direct = overlap(1)), Synchronous, "two primaries directly"),
+            (with(|account| account.lost = lost(5)), Asynchronous, "5 acknowledged rows are gone, 4 may"),
+            (with(|account| account.lost = lost(1)), Synchronous, "1 acknowledged rows are gone, 0 may"),
+            (with(|account| account.lost_direct = lost(1)), Synchronous, "1 rows acknowledged directly are gone"),
+            (with(|account| account.hung = 1), Asynchronous, "1 statements hung"),
+            (with(|account| account.astray = 1), Asynchronous, "1 statements were led to a standby"),
+        ] {
+            let found = problems(&account, "kill-postgres", mode);
+            assert!(found.contains(word), "{found} has no {word:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_is_no_problem() {
+        let account =
+            Account { lost: lost(4), lost_direct: lost(9), overlaps_direct: overlap(5), ..Account::default() };
+        assert_eq!(problems(&account, "kill-postgres", Mode::Asynchronous), "");
+        let blocked = Account { hung: 2, ..Account::default() };
+        assert_eq!(problems(&blocked, "kill-all-etcd", Mode::Synchronous), "");
     }
 }

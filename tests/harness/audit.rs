@@ -104,6 +104,7 @@ impl Auditor {
             overlaps: acks::overlaps(&proxied),
             overlaps_direct: acks::overlaps(&everything),
             hung: self.proxied.iter().map(|series| series.record().hung).sum(),
+            astray: self.proxied.iter().map(|series| series.record().read_only).sum(),
             unsynced: all().map(|series| series.record().unsynced).sum(),
             acknowledged: proxied.len(),
             acknowledged_direct: direct.len(),
@@ -118,7 +119,7 @@ impl Drop for Auditor {
 }
 
 /// What an auditor's run comes to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Account {
     pub acknowledged: usize,
     pub acknowledged_direct: usize,
@@ -132,6 +133,8 @@ pub struct Account {
     pub overlaps_direct: Vec<Overlap>,
     /// Statements through a proxy that had neither an answer nor a cut connection for long.
     pub hung: u64,
+    /// Statements that a proxy led to a standby.
+    pub astray: u64,
     /// Commits whose wait for synchronous replication was cancelled.
     pub unsynced: u64,
 }

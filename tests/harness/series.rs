@@ -42,6 +42,8 @@ pub struct Record {
     pub hung: u64,
     /// Commits whose wait for synchronous replication was cancelled: no acknowledgements.
     pub unsynced: u64,
+    /// Statements that met a standby.
+    pub read_only: u64,
 }
 
 #[derive(Clone)]
@@ -98,7 +100,10 @@ impl Series {
             match session.insert().await {
                 Sent::Acked(ack) => self.record().acks.push(ack),
                 Sent::Unsynced => self.record().unsynced += 1,
-                Sent::ReadOnly => tokio::time::sleep(READ_ONLY).await,
+                Sent::ReadOnly => {
+                    self.record().read_only += 1;
+                    tokio::time::sleep(READ_ONLY).await;
+                }
                 Sent::Failed(error) => {
                     let mut record = self.record();
                     record.cut += 1;

@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub const PASSWORD: &str = "correct horse battery staple";
-/// For a stop in good order to be over when a stage is taken down by force: nothing waits for it longer.
+/// For killed processes to be gone when a stage is taken down.
 const GONE: Duration = Duration::from_secs(5);
 
 /// What a host runs.

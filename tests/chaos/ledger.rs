@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stolon_tests::bins;
+use stolon_tests::{acks::Overlap, bins};
 
 use crate::{
     fault::{Fault, Mode},
@@ -46,7 +46,7 @@ impl Entry {
     pub fn new(fault: &Fault, mode: Mode, round: usize, outcome: &Outcome, took: Duration) -> Entry {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let account = outcome.account.as_ref();
-        let overlap = account.and_then(|account| account.overlaps_direct.iter().map(|one| one.span).max());
+        let overlap = account.and_then(|account| account.overlaps_direct.iter().map(Overlap::span).max());
         let scene = outcome.scene.as_ref();
         Entry {
             fault: fault.name.to_owned(),

@@ -30,7 +30,9 @@ const ROWS_AFTER: usize = 20;
 /// keepalive, and etcd may end it up to a second late. Direct clients may meet it (R12), proxies' never.
 const DEADLINE: Duration = Duration::from_secs(6);
 
-/// Watched beyond that.
+/// And when it wakes up from being frozen, or its cable is back, until it is told or finds out.
+const AWAKE: Duration = Duration::from_secs(3);
+/// Watched beyond the deadline.
 const MORE: Duration = Duration::from_secs(2);
 
 /// What a trial comes to.
@@ -105,8 +107,10 @@ async fn through(stage: &mut Stage<'_>, fault: &Fault, mode: Mode, outcome: &mut
     let began = Instant::now();
     within("rows through each proxy", SERVED, async || auditor.flows(&everyone, ROWS_BEFORE, "", began)).await?;
 
+    let mut struck = Instant::now();
     match strike_all(stage, &scene, fault.strikes).await {
         Ok(times) => {
+            struck = times.1;
             let seen = expect(stage, fault, mode, &scene, &auditor, times).await;
             outcome.gap = seen.map_err(|problem| outcome.problems.push(problem)).ok();
         }
@@ -132,7 +136,7 @@ async fn through(stage: &mut Stage<'_>, fault: &Fault, mode: Mode, outcome: &mut
     }
     let present = everywhere(stage, &servers).await?;
     let account = auditor.account(&present);
-    judge(&account, fault, mode, &mut outcome.problems);
+    judge(&account, fault, mode, (struck, mended), &mut outcome.problems);
     outcome.account = Some(account);
     Ok(())
 }
@@ -214,7 +218,14 @@ async fn everywhere(stage: &Stage<'_>, servers: &[usize]) -> Result<BTreeSet<u64
     .await
 }
 
-fn judge(account: &Account, fault: &Fault, mode: Mode, problems: &mut Vec<String>) {
+/// `struck` is the moment of the last strike, `mended` that of the fault's end.
+fn judge(
+    account: &Account,
+    fault: &Fault,
+    mode: Mode,
+    (struck, mended): (Instant, Instant),
+    problems: &mut Vec<String>,
+) {
     let mut must = |holds: bool, problem: String| {
         if !holds {
             problems.push(problem);
@@ -226,16 +237,17 @@ fn judge(account: &Account, fault: &Fault, mode: Mode, problems: &mut Vec<String
     must(account.astray == 0, format!("{} statements were led to a standby", account.astray));
     let blocked = matches!(fault.expected(mode), Expect::Blocks { .. });
     must(account.hung == 0 || blocked, format!("{} statements hung: their connections were not cut", account.hung));
-    let longest = account.overlaps_direct.iter().map(|overlap| overlap.span).max().unwrap_or_default();
     match mode {
         Mode::Asynchronous => {
-            must(
-                longest <= DEADLINE,
-                format!("an old primary acknowledged for {longest:?}: {:?}", account.overlaps_direct),
-            );
+            let (deadline, awake) = (struck + DEADLINE, mended + AWAKE);
+            let wrong = |sent: &&Instant| **sent > deadline && (**sent < mended || **sent > awake);
+            for overlap in &account.overlaps_direct {
+                let count = overlap.late.iter().filter(wrong).count();
+                must(count == 0, format!("{count} rows by {}, for {:?}", overlap.text, overlap.span()));
+            }
         }
         Mode::Synchronous => {
-            must(longest.is_zero(), format!("two primaries directly: {:?}", account.overlaps_direct));
+            must(account.overlaps_direct.is_empty(), format!("two primaries directly: {:?}", account.overlaps_direct));
             let lost = account.lost_direct.len();
             must(lost == 0, format!("{lost} rows acknowledged directly are gone: {:?}", account.lost_direct.first()));
         }
@@ -249,9 +261,10 @@ mod tests {
     use super::*;
     use crate::table::named;
 
-    fn problems(account: &Account, fault: &str, mode: Mode) -> String {
+    /// Struck now, and undone after 20 s.
+    fn problems(account: &Account, fault: &str, mode: Mode, struck: Instant) -> String {
         let mut problems = Vec::new();
-        judge(account, named(fault), mode, &mut problems);
+        judge(account, named(fault), mode, (struck, struck + Duration::from_secs(20)), &mut problems);
         problems.join("; ")
     }
 
@@ -260,39 +273,48 @@ mod tests {
         vec![Ack { id: 1, sent: now, acked: now, server: "a".into(), timeline: 1 }; count]
     }
 
-    fn overlap(seconds: u64) -> Vec<Overlap> {
-        vec![Overlap { text: "a after b".into(), span: Duration::from_secs(seconds) }]
+    /// By one whose successor acknowledges from now on, after so many seconds.
+    fn overlap(struck: Instant, seconds: &[u64]) -> Vec<Overlap> {
+        let late = seconds.iter().map(|seconds| struck + Duration::from_secs(*seconds)).collect();
+        vec![Overlap { text: "a after b".into(), from: struck, late }]
     }
 
     #[test]
     fn nothing_that_a_client_must_not_see_is_passed_over() {
         use Mode::{Asynchronous, Synchronous};
-        let with = |change: fn(&mut Account)| {
+        let now = Instant::now();
+        let with = |change: &dyn Fn(&mut Account)| {
             let mut account = Account::default();
             change(&mut account);
             account
         };
         for (account, mode, word) in [
-            (with(|account| account.overlaps = overlap(0)), Asynchronous, "two primaries through proxies"),
-            (with(|account| account.overlaps_direct = overlap(9)), Asynchronous, "an old primary acknowledged for 9s"),
-            (with(|account| account.overlaps_direct = overlap(1)), Synchronous, "two primaries directly"),
-            (with(|account| account.lost = lost(5)), Asynchronous, "5 acknowledged rows are gone, 4 may"),
-            (with(|account| account.lost = lost(1)), Synchronous, "1 acknowledged rows are gone, 0 may"),
-            (with(|account| account.lost_direct = lost(1)), Synchronous, "1 rows acknowledged directly are gone"),
-            (with(|account| account.hung = 1), Asynchronous, "1 statements hung"),
-            (with(|account| account.astray = 1), Asynchronous, "1 statements were led to a standby"),
+            (with(&|account| account.overlaps = overlap(now, &[0])), Asynchronous, "two primaries through proxies"),
+            (with(&|account| account.overlaps_direct = overlap(now, &[1, 7, 19])), Asynchronous, "2 rows by a after b"),
+            (
+                with(&|account| account.overlaps_direct = overlap(now, &[24])),
+                Asynchronous,
+                "1 rows by a after b, for 24s",
+            ),
+            (with(&|account| account.overlaps_direct = overlap(now, &[1])), Synchronous, "two primaries directly"),
+            (with(&|account| account.lost = lost(5)), Asynchronous, "5 acknowledged rows are gone, 4 may"),
+            (with(&|account| account.lost = lost(1)), Synchronous, "1 acknowledged rows are gone, 0 may"),
+            (with(&|account| account.lost_direct = lost(1)), Synchronous, "1 rows acknowledged directly are gone"),
+            (with(&|account| account.hung = 1), Asynchronous, "1 statements hung"),
+            (with(&|account| account.astray = 1), Asynchronous, "1 statements were led to a standby"),
         ] {
-            let found = problems(&account, "kill-postgres", mode);
+            let found = problems(&account, "kill-postgres", mode, now);
             assert!(found.contains(word), "{found} has no {word:?}");
         }
     }
 
     #[test]
     fn what_may_be_is_no_problem() {
-        let account =
-            Account { lost: lost(4), lost_direct: lost(9), overlaps_direct: overlap(5), ..Account::default() };
-        assert_eq!(problems(&account, "kill-postgres", Mode::Asynchronous), "");
+        let now = Instant::now();
+        let overlaps_direct = overlap(now, &[1, 5, 21, 22]);
+        let account = Account { lost: lost(4), lost_direct: lost(9), overlaps_direct, ..Account::default() };
+        assert_eq!(problems(&account, "kill-postgres", Mode::Asynchronous, now), "");
         let blocked = Account { hung: 2, ..Account::default() };
-        assert_eq!(problems(&blocked, "kill-all-etcd", Mode::Synchronous), "");
+        assert_eq!(problems(&blocked, "kill-all-etcd", Mode::Synchronous, now), "");
     }
 }

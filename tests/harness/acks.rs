@@ -24,12 +24,20 @@ pub fn lost(acks: &[Ack], present: &BTreeSet<u64>) -> Vec<Ack> {
 }
 
 /// Two primaries that acknowledged at the same time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Overlap {
     /// Who, on which timelines.
     pub text: String,
-    /// From the first acknowledgement of the later one to the last row that was sent to, and acknowledged by, the earlier.
-    pub span: Duration,
+    /// The first acknowledgement of the later one.
+    pub from: Instant,
+    /// When the rows were sent that the earlier one acknowledged although they were sent after `from`; never empty.
+    pub late: Vec<Instant>,
+}
+
+impl Overlap {
+    pub fn span(&self) -> Duration {
+        self.late.iter().max().map_or(Duration::ZERO, |last| last.saturating_duration_since(self.from))
+    }
 }
 
 /// All that one server acknowledged on one timeline. A number alone tells nothing: two servers may take the same one.
@@ -37,17 +45,18 @@ struct Reign<'a> {
     server: &'a str,
     timeline: u32,
     first_acked: Instant,
-    last_sent: Instant,
+    sent: Vec<Instant>,
 }
 
 impl Reign<'_> {
-    /// How long this one still took rows after `other` had acknowledged its first.
-    fn after(&self, other: &Reign<'_>) -> Duration {
-        self.last_sent.saturating_duration_since(other.first_acked)
-    }
-
-    fn name(&self) -> String {
-        format!("{} on timeline {}", self.server, self.timeline)
+    /// The rows that this one still took after `other` had acknowledged its first.
+    fn after(&self, other: &Reign<'_>) -> Overlap {
+        let name = |reign: &Reign<'_>| format!("{} on timeline {}", reign.server, reign.timeline);
+        Overlap {
+            text: format!("{} after {}", name(self), name(other)),
+            from: other.first_acked,
+            late: self.sent.iter().filter(|sent| **sent > other.first_acked).copied().collect(),
+        }
     }
 }
 
@@ -56,23 +65,23 @@ impl Reign<'_> {
 pub fn overlaps(acks: &[Ack]) -> Vec<Overlap> {
     let mut reigns: BTreeMap<(&str, u32), Reign<'_>> = BTreeMap::new();
     for ack in acks {
-        let fresh = Reign { server: &ack.server, timeline: ack.timeline, first_acked: ack.acked, last_sent: ack.sent };
+        let fresh = Reign { server: &ack.server, timeline: ack.timeline, first_acked: ack.acked, sent: Vec::new() };
         let reign = reigns.entry((&ack.server, ack.timeline)).or_insert(fresh);
         reign.first_acked = reign.first_acked.min(ack.acked);
-        reign.last_sent = reign.last_sent.max(ack.sent);
+        reign.sent.push(ack.sent);
     }
     let mut in_order: Vec<_> = reigns.into_values().collect();
-    in_order.sort_by_key(|reign| (reign.timeline, reign.first_acked));
+    in_order.sort_by_key(|reign| reign.timeline);
     let mut found = Vec::new();
     for (at, older) in in_order.iter().enumerate() {
         for newer in &in_order[at + 1..] {
-            let mut span = older.after(newer);
+            let mut overlap = older.after(newer);
             if older.timeline == newer.timeline {
                 // Nobody knows which of them was to be first: the one that had less left to say.
-                span = span.min(newer.after(older));
+                overlap = [overlap, newer.after(older)].into_iter().min_by_key(Overlap::span).expect("two");
             }
-            if !span.is_zero() {
-                found.push(Overlap { text: format!("{} after {}", older.name(), newer.name()), span });
+            if !overlap.late.is_empty() {
+                found.push(overlap);
             }
         }
     }
@@ -111,37 +120,40 @@ mod tests {
         of.iter().map(ack).collect()
     }
 
+    /// Text, and milliseconds, of each overlap.
+    fn found(of: &[(&str, u32, u64)]) -> Vec<(String, u128)> {
+        overlaps(&acks(of)).iter().map(|overlap| (overlap.text.clone(), overlap.span().as_millis())).collect()
+    }
+
     #[test]
     fn primaries_one_after_the_other_do_not_overlap() {
-        assert_eq!(overlaps(&acks(&[("a", 1, 0), ("a", 1, 2), ("b", 2, 4), ("a", 3, 6)])), []);
-        assert_eq!(overlaps(&[]), []);
+        assert_eq!(found(&[("a", 1, 0), ("a", 1, 2), ("b", 2, 4), ("a", 3, 6)]), []);
+        assert_eq!(found(&[]), []);
     }
 
     #[test]
     fn an_old_primary_that_answers_after_its_successor_is_an_overlap() {
-        let found = overlaps(&acks(&[("a", 1, 0), ("b", 2, 4), ("a", 1, 10), ("b", 2, 12)]));
-        assert_eq!(
-            found,
-            [Overlap { text: "a on timeline 1 after b on timeline 2".into(), span: Duration::from_millis(5) }]
-        );
+        let text = "a on timeline 1 after b on timeline 2";
+        assert_eq!(found(&[("a", 1, 0), ("b", 2, 4), ("a", 1, 10), ("b", 2, 12)]), [(text.to_owned(), 5)]);
         // Also when the new one never answers again.
-        assert_eq!(overlaps(&acks(&[("b", 2, 4), ("a", 1, 10)])).len(), 1);
+        assert_eq!(found(&[("b", 2, 4), ("a", 1, 10)]), [(text.to_owned(), 5)]);
+        assert_eq!(overlaps(&acks(&[("a", 1, 0), ("b", 2, 4), ("a", 1, 10), ("a", 1, 12)]))[0].late.len(), 2);
     }
 
     #[test]
     fn two_servers_on_one_timeline_are_two_primaries_only_when_they_take_turns() {
-        assert_eq!(overlaps(&acks(&[("a", 2, 0), ("a", 2, 2), ("b", 2, 4)])), []);
-        assert_eq!(overlaps(&acks(&[("b", 2, 0), ("a", 2, 4)])), []);
-        let found = overlaps(&acks(&[("a", 2, 0), ("b", 2, 4), ("a", 2, 8), ("b", 2, 90)]));
-        assert_eq!(found[0].span, Duration::from_millis(3), "{found:?}");
-        assert_eq!(overlaps(&acks(&[("b", 2, 0), ("a", 2, 4), ("b", 2, 8)])).len(), 1);
+        assert_eq!(found(&[("a", 2, 0), ("a", 2, 2), ("b", 2, 4)]), []);
+        assert_eq!(found(&[("b", 2, 0), ("a", 2, 4)]), []);
+        let text = "a on timeline 2 after b on timeline 2";
+        assert_eq!(found(&[("a", 2, 0), ("b", 2, 4), ("a", 2, 8), ("b", 2, 90)]), [(text.to_owned(), 3)]);
+        assert_eq!(found(&[("b", 2, 0), ("a", 2, 4), ("b", 2, 8)]).len(), 1);
     }
 
     #[test]
     fn a_row_that_was_under_way_during_the_change_is_no_overlap() {
         let mut all = acks(&[("a", 1, 0), ("b", 2, 4)]);
         all[0].acked = all[1].acked + Duration::from_millis(3);
-        assert_eq!(overlaps(&all), []);
+        assert!(overlaps(&all).is_empty());
     }
 
     #[test]

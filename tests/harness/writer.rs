@@ -134,7 +134,7 @@ mod tests {
     fn a_verdict_with_losses_or_overlaps_is_not_clean() {
         let now = Instant::now();
         let ack = |id| Ack { id, sent: now, acked: now, server: "a".into(), timeline: 1 };
-        let overlap = Overlap { text: "a after b".into(), span: Duration::from_millis(1) };
+        let overlap = Overlap { text: "a after b".into(), from: now, late: vec![now] };
         let verdict = |lost: &[u64], overlaps: Vec<Overlap>, hung| Verdict {
             acknowledged: 3,
             lost: lost.iter().map(|id| ack(*id)).collect(),

@@ -1,5 +1,5 @@
 # Set-up, build, tests and the demonstration. `make help` lists the targets.
-.PHONY: help setup build release demo test check bench-failover soak clean
+.PHONY: help setup build release demo test chaos check bench-failover soak clean
 
 help:
 	@echo 'make demo   build, start a local cluster, kill the primary, show the gap; leaves the cluster up'
@@ -8,8 +8,10 @@ help:
 	@echo 'make bench-failover  the gaps that clients see, per kind of failover, beside the floor (as root; an hour or two; goes'
 	@echo '            on where it stopped; ARGS="--kinds host-frozen --trials 5", ARGS=--readme, ARGS=--help)'
 	@echo 'make soak   an hour of what must not cause a failover (as root; ARGS="--minutes 10")'
+	@echo 'make chaos  every fault on hosts of their own (hours; goes on where it stopped; results in CHAOS_DIR, else target/chaos)'
+	@echo '            CHAOS_MODES=async,sync  CHAOS_ONLY=part-of-a-name'
 	@echo 'make build  the four programs in ./bin (PROFILE=dev: quicker to build)'
-	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2)'
+	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2, nftables)'
 	@echo 'make clean  remove ./bin and what cargo built'
 
 setup:
@@ -38,6 +40,10 @@ bench-failover: build
 
 soak: build
 	cargo run --quiet --locked --release --package stolon-bench -- soak $(ARGS)
+
+# Needs root: network namespaces, loop mounts. The table's rows and what is expected of each are in tests/chaos/table.rs.
+chaos: setup
+	cargo test --package stolon-tests --test chaos -- --ignored --nocapture the_whole_table
 
 clean:
 	cargo clean

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -27,6 +28,8 @@ struct MemberCommand {
 
 pub struct Etcd {
     pub members: Vec<Member>,
+    /// Index of the member that answered last.
+    answered: AtomicUsize,
 }
 
 /// Where one member listens.
@@ -62,7 +65,7 @@ impl Etcd {
             let command = MemberCommand { folder: test.folder().to_owned(), args, namespace: at.namespace.clone() };
             members.push(Member { url, name, process: None, command });
         }
-        let mut etcd = Etcd { members };
+        let mut etcd = Etcd { members, answered: AtomicUsize::new(0) };
         (0..etcd.members.len()).for_each(|i| etcd.start_member(i));
         eventually("etcd answers", Duration::from_secs(20), async || etcd.revision().await).await;
         etcd
@@ -80,6 +83,22 @@ impl Etcd {
         };
         command.args(&member.command.args).env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH);
         member.process = Some(Process::spawn(&member.command.folder, &member.name, command));
+    }
+
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.members[index].process.as_ref().map(Process::pid)
+    }
+
+    pub fn running(&mut self, index: usize) -> bool {
+        self.members[index].process.as_mut().is_some_and(Process::running)
+    }
+
+    /// Ok when every member answers.
+    pub async fn whole(&self) -> Result<(), String> {
+        for member in &self.members {
+            connect(&member.url).await?;
+        }
+        Ok(())
     }
 
     pub fn kill_member(&mut self, index: usize) {
@@ -120,12 +139,16 @@ impl Etcd {
         Err("no member of etcd leads".into())
     }
 
-    /// A client of the first member that answers.
+    /// A client of a member that answers: the one that did last time, if it still does.
     pub async fn client(&self) -> Result<Client, String> {
         let mut last = "etcd has no members".to_owned();
-        for member in &self.members {
-            match connect(&member.url).await {
-                Ok(client) => return Ok(client),
+        let first = self.answered.load(Ordering::Relaxed);
+        for at in (0..self.members.len()).map(|i| (first + i) % self.members.len()) {
+            match connect(&self.members[at].url).await {
+                Ok(client) => {
+                    self.answered.store(at, Ordering::Relaxed);
+                    return Ok(client);
+                }
                 Err(error) => last = error,
             }
         }

@@ -42,8 +42,7 @@ impl Namespace {
 
     /// Moves the calling thread, and whatever threads and processes it starts from now on, into it.
     pub fn enter(&self) {
-        let file = File::open(format!("/run/netns/{}", self.name)).expect("the namespace's file");
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("entering a namespace");
+        enter(&self.name);
     }
 
     /// `ip netns exec NAME program`.
@@ -58,6 +57,12 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
+}
+
+/// As `Namespace::enter`, by the namespace's name.
+pub fn enter(name: &str) {
+    let file = File::open(format!("/run/netns/{name}")).expect("the namespace's file");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("entering a namespace");
 }
 
 /// Runs `work` on a thread of its own in the namespace; what it starts stays in there too. A panic goes through.
@@ -83,7 +88,7 @@ pub struct Host {
     pub namespace: Namespace,
     pub address: String,
     /// Its cable's end at the switch.
-    cable: String,
+    pub cable: String,
 }
 
 /// The switch's own address: where the test itself stands.
@@ -134,7 +139,7 @@ fn sweep() {
     }
 }
 
-fn ip(args: &[&str]) {
+pub fn ip(args: &[&str]) {
     let out = Command::new("ip").args(args).output().expect("ip can be run (Debian: iproute2)");
     assert!(out.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr));
 }

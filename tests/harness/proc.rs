@@ -1,6 +1,6 @@
 //! What /proc says about processes: who works in a folder, processor time, children, states.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -74,6 +74,24 @@ pub fn tree(root: u32) -> Vec<u32> {
 pub fn within(folder: &Path) -> Vec<u32> {
     let inside = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
     all().into_iter().filter(inside).filter(|pid| alive(*pid)).collect()
+}
+
+/// Processes in a network namespace, whoever started them: the oldest first.
+pub fn in_namespace(name: &str) -> Vec<u32> {
+    let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let Some(wanted) = inode(&Path::new("/run/netns").join(name)) else { return Vec::new() };
+    let there = |pid: &u32| inode(Path::new(&format!("/proc/{pid}/ns/net"))) == Some(wanted);
+    let mut found: Vec<u32> = all().into_iter().filter(there).filter(|pid| alive(*pid)).collect();
+    found.sort_by_key(|pid| fields(*pid).and_then(|fields| fields.get(19)?.parse::<u64>().ok()));
+    found
+}
+
+/// File name of the program that a process runs.
+pub fn program(pid: u32) -> String {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    // The kernel marks a program that was built anew meanwhile.
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.trim_end_matches(" (deleted)").to_owned()
 }
 
 pub fn command_line(pid: u32) -> String {

@@ -90,13 +90,18 @@ impl Test {
 
 /// Runs the test `name`, which must be unique.
 pub fn run<F: Future<Output = ()>>(name: &str, weight: Weight, test: impl FnOnce(Test) -> F) {
+    run_for(name, weight, LIMIT, test);
+}
+
+/// The same with a limit of its own.
+pub fn run_for<F: Future<Output = ()>>(name: &str, weight: Weight, limit: Duration, test: impl FnOnce(Test) -> F) {
     bins::bin("stolon-keeper");
     let _share = Share::take(weight);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     let test = test(Test { name: name.to_owned(), sandbox: Sandbox::new(name) });
-    let outcome = runtime.block_on(async { tokio::time::timeout(LIMIT, test).await });
+    let outcome = runtime.block_on(async { tokio::time::timeout(limit, test).await });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    assert!(outcome.is_ok(), "{name} took longer than {} s", LIMIT.as_secs());
+    assert!(outcome.is_ok(), "{name} took longer than {} s", limit.as_secs());
 }
 
 /// One line past libtest's capture: for measurements, `GAP kind milliseconds`.

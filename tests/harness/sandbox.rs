@@ -70,7 +70,9 @@ fn sweep() {
     for entry in fs::read_dir(root()).into_iter().flatten().flatten() {
         let owner = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
         if owner.is_some_and(|pid| pid != std::process::id() && !proc::alive(pid)) {
+            crate::disk::thaw_below(&entry.path());
             proc::kill_within(&entry.path());
+            crate::disk::sweep(&entry.path());
         }
     }
 }

@@ -38,13 +38,19 @@ impl Target {
         self
     }
 
-    /// A connection to the database `postgres`.
-    pub async fn connect(&self, bound: Duration) -> Result<Client, String> {
+    /// For the database `postgres`.
+    pub fn config(&self, bound: Duration) -> Config {
         let mut config = Config::new();
         config.host(&self.host).port(self.port).user(&self.user).dbname("postgres").connect_timeout(bound);
         if let Some(password) = &self.password {
             config.password(password);
         }
+        config
+    }
+
+    /// A connection to the database `postgres`.
+    pub async fn connect(&self, bound: Duration) -> Result<Client, String> {
+        let config = self.config(bound);
         let attempt = async {
             let (client, connection) = config.connect(NoTls).await.map_err(chain)?;
             tokio::spawn(connection);
@@ -69,20 +75,25 @@ impl Target {
 pub async fn rows(client: &Client, sql: &str, bound: Duration) -> Result<Vec<Vec<String>>, String> {
     let answer = tokio::time::timeout(bound, client.simple_query(sql)).await;
     let messages = answer.map_err(|_| format!("no answer in {} s: {sql}", bound.as_secs()))?.map_err(chain)?;
+    Ok(texts(&messages))
+}
+
+/// The rows of an answer, each as its columns' texts.
+pub fn texts(messages: &[SimpleQueryMessage]) -> Vec<Vec<String>> {
     let text = |row: &tokio_postgres::SimpleQueryRow| {
         (0..row.len()).map(|i| row.get(i).unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
-    Ok(messages
+    messages
         .iter()
         .filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(text(row)),
             _ => None,
         })
-        .collect())
+        .collect()
 }
 
 /// An error with its causes in one line.
-fn chain(error: tokio_postgres::Error) -> String {
+pub fn chain(error: tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {

@@ -9,19 +9,33 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(30);
 
 /// Runs `look` until it gives a value. `Err` says how things stand; after `bound` the last one is what the test fails
 /// with.
-pub async fn eventually<T, E: Display>(what: &str, bound: Duration, mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
+pub async fn eventually<T, E: Display>(what: &str, bound: Duration, look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    within(what, bound, look).await.unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+/// The same for who goes on after it: the error says what was waited for, and what was seen last.
+pub async fn within<T, E: Display>(
+    what: &str,
+    bound: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T, String> {
     let start = Instant::now();
     loop {
         let state = match tokio::time::timeout(bound, look()).await {
-            Ok(Ok(value)) => return value,
+            Ok(Ok(value)) => return Ok(value),
             Ok(Err(state)) => state.to_string(),
             Err(_) => "looking took longer than the whole wait".to_owned(),
         };
         if start.elapsed() >= bound {
-            panic!("waited {:.1} s for: {what}\n  last seen: {state}", bound.as_secs_f64());
+            return Err(format!("waited {:.1} s for: {what}\n  last seen: {state}", bound.as_secs_f64()));
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Until a moment on the test's own clock.
+pub async fn pause_until(moment: Instant) {
+    tokio::time::sleep_until(moment.into()).await;
 }
 
 /// Fails as soon as `look` gives an error within `span`: for what must not happen.

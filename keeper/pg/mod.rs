@@ -46,6 +46,6 @@ pub use proc::ProcessId;
 pub use promote::Promoted;
 pub use rewind::Rewound;
 pub use runas::RunAs;
-pub use sampler::{Sample, Sampler};
+pub use sampler::{Follower, Sample, Sampler};
 pub use staging::Expendable;
 pub use upstream::{Server, ServerState};

@@ -67,9 +67,13 @@ pub struct Audit {
     /// Highest epoch of the cluster data so far.
     pub epoch: Epoch,
     pub promised: BTreeMap<HostId, Epoch>,
+    /// Which sentinel set each epoch's mark.
+    pub marked: BTreeMap<Epoch, String>,
     /// Since when each host's guard has worked without a pause.
     pub thawed: BTreeMap<HostId, Micros>,
     pub synchronous: bool,
+    /// The store went back on purpose: what it says of epochs is judged no more.
+    pub restored: bool,
 }
 
 impl Audit {
@@ -85,7 +89,9 @@ impl Audit {
             announced: BTreeSet::new(),
             epoch: Epoch::NONE,
             promised: BTreeMap::new(),
+            marked: BTreeMap::new(),
             thawed: BTreeMap::new(),
+            restored: false,
             synchronous: settings.spec.synchronous_replication.unwrap_or(false),
         }
     }

@@ -72,7 +72,12 @@ async fn connect(town: &Rc<Town>, host: HostId) -> Option<Rc<Connection>> {
     let proxy = town.proxy(host)?;
     let (question, answer) = answer();
     let process = proxy.process.clone();
-    town.world.rt.spawn(&process, async move { question.answer(proxy.reach().await) });
+    town.world.rt.spawn(&process, async move {
+        let world = proxy.world.clone();
+        if let Some(connection) = world.within_time(host, CONNECT, proxy.reach()).await {
+            question.answer(connection);
+        }
+    });
     town.world.within_time(host, CONNECT, answer).await.flatten()
 }
 

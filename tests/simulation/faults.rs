@@ -134,6 +134,9 @@ pub fn strike(town: &Rc<Town>, fault: Fault, host: HostId, end: Micros) {
     let world = &town.world;
     world.say(host, || format!("FAULT: {fault:?} until {:.3} s", end as f64 / 1e6));
     world.count(&format!("fault: {fault:?}"));
+    if town.etcd.state.borrow().newest().data().is_some_and(|(data, _)| data.fencing().is_some()) {
+        world.count("double failures");
+    }
     match fault {
         Fault::KillPostmaster => town.machines[host].behead(),
         Fault::KillPostgres => town.machines[host].kill(),

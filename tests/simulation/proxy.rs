@@ -135,10 +135,20 @@ impl Proxy {
     /// Tells the gate something; passes follow at once.
     fn tell<T>(&self, event: impl FnOnce(&mut Gate, Moment) -> T) -> T {
         let now = self.now();
+        let before = self.gist();
         let outcome = event(&mut self.gate.borrow_mut(), now);
         self.follow(now);
-        self.news.bump();
+        if self.gist() != before {
+            self.news.bump();
+        }
         outcome
+    }
+
+    /// What others wait for.
+    fn gist(&self) -> (Option<(Serial, Moment, bool)>, bool, Epoch, Option<Epoch>) {
+        let gate = self.gate.borrow();
+        let grant = gate.grant().map(|grant| (grant.serial, grant.until, grant.open));
+        (grant, gate.closed().is_none(), gate.acknowledged(), gate.mark().map(|mark| mark.epoch))
     }
 
     fn follow(&self, now: Moment) {
@@ -281,13 +291,12 @@ impl Proxy {
 
     async fn admission(&self) -> (Leased, Rc<Pass>) {
         loop {
-            let mut known = self.news.version();
             let entered = self.tell(|gate, now| gate.enter(now));
             let pass = self.pass.borrow().clone();
             if let (Some(leased), Some(pass)) = (entered, pass) {
                 return (leased, pass);
             }
-            known = known.max(self.news.version());
+            let mut known = self.news.version();
             self.news.changed(&mut known).await;
         }
     }

@@ -15,6 +15,9 @@ use std::{
 /// True time in microseconds since the world began.
 pub type Micros = u64;
 
+/// Polls of one history; a usual one has a few ten thousand.
+const BUSY: u64 = 600_000;
+
 type Job = Pin<Box<dyn Future<Output = ()>>>;
 type Ready = Arc<Mutex<VecDeque<u64>>>;
 
@@ -183,7 +186,7 @@ impl Runtime {
         loop {
             self.drain();
             let next = self.due.borrow().peek().map(|Reverse(next)| *next);
-            let Some((at, number)) = next.filter(|(at, _)| *at <= end) else { break };
+            let Some((at, number)) = next.filter(|(at, _)| *at <= end && !self.overrun()) else { break };
             self.due.borrow_mut().pop();
             self.now.set(at);
             let due = self.what.borrow_mut().remove(&number);
@@ -207,8 +210,13 @@ impl Runtime {
         }
     }
 
+    /// So much was done that somebody must be busy with nothing.
+    pub fn overrun(&self) -> bool {
+        self.polls.get() > BUSY
+    }
+
     fn drain(&self) {
-        loop {
+        while !self.overrun() {
             let next = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(number) = next else { return };
             self.poll(number);

@@ -162,6 +162,10 @@ impl Town {
         faults::plan(self);
         let end = self.world.settings.end;
         self.world.rt.run_until(end);
+        if self.world.rt.overrun() {
+            let (now, what) = (self.world.rt.now(), "somebody is busy with nothing".to_owned());
+            self.world.audit.borrow_mut().found(now, "busy", what);
+        }
         invariants::at_the_end(self);
     }
 

@@ -288,4 +288,11 @@ impl Etcd {
         let mut state = self.state.borrow_mut();
         state.compacted = state.revision;
     }
+
+    /// An older copy of the store is put in place, on every member.
+    pub fn restore(&self, revision: i64) {
+        self.state.borrow_mut().restore(revision);
+        self.members.iter().for_each(|member| member.applied.set(revision));
+        self.world.audit.borrow_mut().restored = true;
+    }
 }

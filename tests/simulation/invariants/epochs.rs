@@ -10,7 +10,7 @@ use crate::town::Town;
 pub fn stored(town: &Rc<Town>) {
     let mirror = town.etcd.state.borrow().newest();
     let mut audit = town.world.audit.borrow_mut();
-    let Some((data, _)) = mirror.data() else { return };
+    let Some((data, _)) = mirror.data().filter(|_| !audit.restored) else { return };
     let (now, epoch, before) = (town.world.rt.now(), data.epoch(), audit.epoch);
     if epoch < before || epoch > before.next() {
         audit.found(now, "epochs", format!("cluster data went from epoch {before} to {epoch}"));

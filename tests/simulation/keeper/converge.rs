@@ -140,7 +140,8 @@ impl Keeper {
         };
         let before = work.failed.take().filter(|failed| failed.step == step).map(|failed| failed.pause);
         let text = match problem {
-            Problem::NotNow(_) => {
+            Problem::NotNow(why) => {
+                self.world.say(self.host, || format!("keeper: {} not now: {why}", name(&step)));
                 *work.failed.borrow_mut() = Some(Failed { step, until: self.now() + SOON, pause: FIRST_PAUSE });
                 return;
             }

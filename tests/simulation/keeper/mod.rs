@@ -115,6 +115,12 @@ impl Keeper {
         keeper
     }
 
+    /// The lease of its registration; none while there is none.
+    pub fn registration_lease(&self) -> LeaseId {
+        let registration = self.registration.borrow();
+        registration.as_ref().and_then(Registration::lease).map_or(LeaseId::NONE, |lease| lease.id)
+    }
+
     pub fn now(&self) -> Moment {
         self.world.clock(self.host)
     }
@@ -275,8 +281,7 @@ impl Peer for Keeper {
         self.uid.to_string()
     }
     fn lease(&self) -> LeaseId {
-        let registration = self.registration.borrow();
-        registration.as_ref().and_then(Registration::lease).map_or(LeaseId::NONE, |lease| lease.id)
+        self.registration_lease()
     }
     fn report(&self) -> Report {
         Report::Keeper(Box::new(self.look(report::heartbeat)))

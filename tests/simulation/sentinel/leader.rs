@@ -222,8 +222,26 @@ impl Sentinel {
         if let Some(change) = &commit.change {
             self.world.count(&format!("proof: {:?}", change.proof));
         }
+        self.credit(commit, &data);
         self.not_before.set(revision);
         self.push(&Arc::new(data), revision);
         Some(self.now())
+    }
+
+    /// Who began a change of primary, and who finished it.
+    fn credit(&self, commit: &Commit, data: &ClusterData) {
+        let mut audit = self.world.audit.borrow_mut();
+        match &commit.step {
+            Step::Mark => drop(audit.marked.insert(data.epoch(), self.uid.to_string())),
+            Step::Elect { .. } => {
+                let before = stolon::model::Epoch(data.epoch().0 - 1);
+                let began = audit.marked.get(&before).is_some_and(|uid| *uid != self.uid.as_str());
+                drop(audit);
+                if began {
+                    self.world.count("finished by a successor");
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -66,6 +66,7 @@ impl Keeper {
             };
             if plan.step != Step::Wait && wait.is_none() {
                 self.perform(&work, plan.step).await;
+                self.world.pass(5, 50).await;
                 continue;
             }
             self.sign().await;

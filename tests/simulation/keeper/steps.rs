@@ -127,8 +127,16 @@ impl Keeper {
         if let Some(server) = self.server() {
             self.kill_server(&server).await;
         }
+        self.bury();
         self.look_at_data();
         Ok(())
+    }
+
+    /// A server that has ended by itself, before its end was noticed.
+    fn bury(&self) {
+        if let (Some(id), None) = (self.look(|state, _| state.run.id), self.server()) {
+            self.ended(id);
+        }
     }
 
     async fn kill_server(&self, server: &Rc<Server>) {
@@ -146,6 +154,7 @@ impl Keeper {
             self.machine.fast_stop(STOP).await;
             self.ended(server.id);
         }
+        self.bury();
         self.look_at_control();
         Ok(())
     }
@@ -166,6 +175,7 @@ impl Keeper {
             }
             (_, None) => self.machine.kill(),
         }
+        self.bury();
         self.journal(|journal| {
             journal.promised = journal.promised.max(epoch);
             journal.recruit = None;

@@ -60,10 +60,31 @@ pub struct Proxy {
     pub open: RefCell<Vec<Rc<Pass>>>,
 }
 
+/// A dial under way, or what a connection stands on; handed back to the gate when it is dropped.
+struct Ticket {
+    proxy: Rc<Proxy>,
+    leased: Option<Leased>,
+}
+
+impl Ticket {
+    fn connected(&mut self) -> bool {
+        let Some(leased) = &mut self.leased else { return false };
+        self.proxy.tell(|gate, now| gate.connected(leased, now))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(leased) = self.leased.take() {
+            self.proxy.tell(|gate, now| gate.leave(leased, now));
+        }
+    }
+}
+
 /// A connection of a client to a server.
 pub struct Connection {
     proxy: Rc<Proxy>,
-    leased: RefCell<Option<Leased>>,
+    ticket: RefCell<Option<Ticket>>,
     pub pass: Rc<Pass>,
     server: (HostId, u64),
 }
@@ -80,13 +101,13 @@ impl Connection {
     }
 
     pub fn close(&self) {
-        if let Some(leased) = self.leased.borrow_mut().take() {
+        if let Some(ticket) = self.ticket.take() {
             let mut open = self.proxy.open.borrow_mut();
             if let Some(at) = open.iter().position(|pass| Rc::ptr_eq(pass, &self.pass)) {
                 open.swap_remove(at);
             }
             drop(open);
-            self.proxy.tell(|gate, now| gate.leave(leased, now));
+            drop(ticket);
         }
     }
 }
@@ -260,7 +281,8 @@ impl Proxy {
     pub async fn reach(self: Rc<Proxy>) -> Rc<Connection> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let (mut leased, pass) = self.admission().await;
+            let (leased, pass) = self.admission().await;
+            let mut ticket = Ticket { proxy: self.clone(), leased: Some(leased) };
             let mut revoked = pass.revoked.version();
             let dialled = tokio::select! {
                 biased;
@@ -269,10 +291,10 @@ impl Proxy {
             };
             match dialled {
                 Some(Some(server)) => {
-                    if self.tell(|gate, now| gate.connected(&mut leased, now)) {
+                    if ticket.connected() {
                         self.open.borrow_mut().push(pass.clone());
-                        let leased = RefCell::new(Some(leased));
-                        return Rc::new(Connection { proxy: self, leased, pass, server });
+                        let ticket = RefCell::new(Some(ticket));
+                        return Rc::new(Connection { proxy: self, ticket, pass, server });
                     }
                 }
                 Some(None) => {
@@ -285,7 +307,7 @@ impl Proxy {
                 }
                 None => {}
             }
-            self.tell(|gate, now| gate.leave(leased, now));
+            drop(ticket);
         }
     }
 

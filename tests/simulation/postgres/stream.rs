@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{Data, Follower, Machine, Mode, Rec, Server};
+use super::{Follower, Machine, Mode, Rec, Server};
 use crate::{
     net::Class,
     runtime::Proc,
@@ -19,6 +19,8 @@ struct Piece {
     from: usize,
     records: Vec<Rec>,
     timelines: Vec<(u32, usize)>,
+    /// The record before `from`, as the source has it.
+    before: Option<Rec>,
     source: HostId,
 }
 
@@ -86,6 +88,7 @@ impl Machine {
                 from: sent,
                 records: data.wal.get(sent..).unwrap_or_default().to_vec(),
                 timelines: data.timelines.clone(),
+                before: data.wal.get(sent.wrapping_sub(1)).copied(),
                 source: self.host,
             });
             let Some(piece) = piece else { return };
@@ -168,28 +171,21 @@ impl Machine {
                 data.wal.extend_from_slice(fresh);
                 data.timelines = timelines;
             });
-            if let Some(problem) = self.mixed(piece.source) {
-                self.world.audit.borrow_mut().found(self.world.rt.now(), "histories", problem);
-            }
+            self.look_for_mixture(&piece);
         }
         self.world.pass(50, 500).await;
         self.with_data(|data| data.wal.len())
     }
 
-    /// R11: after following, this history must be the beginning of the source's.
-    fn mixed(&self, source: HostId) -> Option<String> {
-        let there = self.peer(source)?;
-        let (own, theirs) = (self.disk.borrow(), there.disk.borrow());
-        let (own, theirs): (&Data, &Data) = (own.data.as_ref()?, theirs.data.as_ref()?);
-        let common = own.common(theirs);
-        (common < own.wal.len().min(theirs.wal.len())).then(|| {
-            format!(
-                "h{} follows h{source}, but their histories differ from record {common} on ({} and {} records)",
-                self.host,
-                own.wal.len(),
-                theirs.wal.len()
-            )
-        })
+    /// R11: what is followed must go on where this history stands.
+    fn look_for_mixture(&self, piece: &Piece) {
+        let own = self.with_data(|data| data.wal.get(piece.from.wrapping_sub(1)).copied()).flatten();
+        if own != piece.before {
+            let (host, source, from) = (self.host, piece.source, piece.from);
+            let what = format!("h{host} follows h{source}, but their histories differ before record {from}");
+            self.world.say(host, || format!("FOUND: {what}"));
+            self.world.audit.borrow_mut().found(self.world.rt.now(), "histories", what);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! (pure), `state` remembers (pure), `pg` knows PostgreSQL, everything else is the shell around them.
 
 pub mod authority;
+pub mod claims;
 pub mod cli;
 mod converge;
 mod ground;
@@ -13,12 +14,12 @@ mod look;
 pub mod pg;
 pub mod plan;
 mod probe;
-mod report;
+pub mod report;
 mod run;
 mod senses;
 mod service;
 mod shared;
-mod state;
+pub mod state;
 mod steps;
 pub mod synchronous;
 

@@ -179,7 +179,7 @@ fn id(lease: Option<&LeaseState>) -> Option<stolon::model::LeaseId> {
 }
 
 /// R5, as a function of what is known.
-fn leadership(now: Moment, mirror: &Mirror, lease: Option<&LeaseState>, uid: &SentinelUid) -> Option<Leadership> {
+pub fn leadership(now: Moment, mirror: &Mirror, lease: Option<&LeaseState>, uid: &SentinelUid) -> Option<Leadership> {
     let lease = lease.filter(|lease| now < lease.deadline)?;
     let first = mirror.leader().filter(|first| first.lease == lease.id && &first.uid == uid)?;
     Some(Leadership { key: first.key.clone(), created: first.created, deadline: lease.deadline })

@@ -4,17 +4,15 @@
 use std::time::Duration;
 
 use stolon::{
-    model::{
-        Epoch, Lsn, Revision,
-        registration::{PrimaryKey, ReadyKey},
-    },
-    store::{LeaseState, Mirror, Outcome, Txn},
+    model::{Epoch, Lsn, registration::ReadyKey},
+    store::{LeaseState, Mirror, Outcome},
     telemetry,
 };
 use tracing::{Instrument, info_span};
 
 use super::{Done, Hands, StepError};
 use crate::{
+    claims,
     journal::{Branch, Journal},
     state::{Phase, Promotion},
 };
@@ -103,13 +101,7 @@ impl Hands {
             switch_lsn: promotion.switch_lsn,
             traceparent: promotion.traceparent.clone(),
         };
-        let value = serde_json::to_vec(&ready).map_err(|error| StepError::NotNow(error.to_string()))?;
-        let keys = self.store.keys();
-        let txn = Txn::new().when_revision(keys.primary(), held.modified).put(keys.served(), value.clone()).put_on(
-            lease.id,
-            keys.ready(),
-            value,
-        );
+        let txn = claims::announce(self.store.keys(), held.modified, lease.id, &ready).map_err(StepError::NotNow)?;
         // Followers come at once when they see the key, and each needs its slot; clients wait for the key alone.
         let slots = super::apply::slots(&self.assignment()?);
         let (written, made) = tokio::join!(self.store.transact(&txn), self.instance.refresh_slots(&slots));
@@ -161,19 +153,8 @@ impl Hands {
     /// R3: the key is gone and nobody was elected: comparing both, in the same epoch.
     pub(super) async fn put_back(&self, epoch: Epoch) -> Done {
         let (mirror, lease) = self.standing()?;
-        let (data, revision) = mirror.data().ok_or_else(|| StepError::NotNow("no cluster data".into()))?;
-        let own = data
-            .primary()
-            .filter(|(_, db)| data.epoch() == epoch && data.fencing().is_none() && db.spec.keeper_uid == self.me());
-        let (db, _) = own.ok_or_else(|| StepError::NotNow(format!("epoch {epoch} is no longer ours")))?;
-        let key = PrimaryKey { keeper: self.me(), db: db.clone(), epoch, traceparent: String::new() };
-        let value = serde_json::to_vec(&key).map_err(|error| StepError::NotNow(error.to_string()))?;
-        let keys = self.store.keys();
-        let txn = Txn::new()
-            .when_revision(keys.cluster_data(), revision)
-            .when_created(keys.primary(), Revision(0))
-            .when_lease(keys.keeper(&self.me()), lease.id)
-            .put_on(lease.id, keys.primary(), value);
+        let txn =
+            claims::put_back(self.store.keys(), &mirror, &self.me(), epoch, lease.id).map_err(StepError::NotNow)?;
         match self.store.transact(&txn).await? {
             Outcome::Done(_) => tracing::info!(%epoch, "put the key `primary` back"),
             Outcome::Conflict => {

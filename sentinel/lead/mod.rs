@@ -9,7 +9,7 @@ mod story_tests;
 #[cfg(test)]
 mod tests;
 mod turn;
-mod txn;
+pub mod txn;
 
 use std::{sync::Arc, time::Duration};
 

@@ -10,7 +10,7 @@ use crate::model::{ClusterData, Epoch, LeaseId, Revision, SentinelUid};
 
 /// One key as it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     pub key: String,
     pub value: Vec<u8>,
     pub lease: LeaseId,
@@ -20,7 +20,7 @@ pub(super) struct Entry {
 
 impl Mirror {
     /// Takes a key in; `revision` is the caller's business.
-    pub(super) fn put(&mut self, keys: &Keys, entry: Entry) {
+    pub fn put(&mut self, keys: &Keys, entry: Entry) {
         self.malformed.remove(&entry.key);
         if let Err(problem) = self.take(keys, &entry) {
             self.remove(keys, &entry.key);
@@ -29,7 +29,7 @@ impl Mirror {
     }
 
     /// Forgets a key.
-    pub(super) fn remove(&mut self, keys: &Keys, key: &str) {
+    pub fn remove(&mut self, keys: &Keys, key: &str) {
         self.malformed.remove(key);
         match keys.which(key) {
             Some(Which::ClusterData) => self.cluster = None,

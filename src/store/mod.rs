@@ -15,11 +15,12 @@ use etcd_client::{Error, GetOptions, LeaseTimeToLiveOptions};
 use tokio::sync::watch as channel;
 use tonic::Code;
 
+pub use fold::Entry;
 pub use keys::Keys;
 pub use line::StoreError;
 pub use mirror::{Candidate, Held, Mirror, Registered, Stored};
 pub use registration::{Begin, LeaseState, Registration};
-pub use txn::{Outcome, Txn};
+pub use txn::{Change, Condition, Is, Outcome, Txn};
 
 use crate::{
     cli::StoreArgs,
@@ -27,7 +28,6 @@ use crate::{
     task::Shutdown,
     wire::v1,
 };
-use fold::Entry;
 use line::{ATTEMPT, Line, READ};
 
 /// A cluster's keys in etcd. Cheap to clone.

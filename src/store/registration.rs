@@ -245,8 +245,7 @@ impl Registration {
     async fn create(&self, lease: LeaseId) -> Result<Option<Revision>, StoreError> {
         let value = self.0.value.borrow().clone();
         let key = self.0.key.as_str();
-        let txn = Txn::new().when_created(key, Revision(0)).put_on(lease, key, value);
-        match self.0.store.transact(&txn).await {
+        match self.0.store.transact(&Txn::register(lease, key, value)).await {
             Ok(Outcome::Done(revision)) => Ok(Some(revision)),
             Ok(Outcome::Conflict) | Err(StoreError::Unknown(_)) => self.found_on(lease).await,
             Err(error) => Err(error),
@@ -377,8 +376,7 @@ impl Registration {
     /// True when the key says so on our lease; false when it is somebody else's.
     async fn write(&self, lease: LeaseId, value: &[u8]) -> Result<bool, StoreError> {
         let key = self.0.key.as_str();
-        let txn = Txn::new().when_lease(key, lease).put_on(lease, key, value);
-        if let Outcome::Done(_) = self.0.store.transact(&txn).await? {
+        if let Outcome::Done(_) = self.0.store.transact(&Txn::rewrite(lease, key, value)).await? {
             return Ok(true);
         }
         // Deleted, or another's.

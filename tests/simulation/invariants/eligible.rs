@@ -1,0 +1,67 @@
+//! Only eligible members are promoted: of this cluster, on its history, with their own consent on disk, and none better
+//! was known to whoever chose.
+
+use std::{rc::Rc, time::Duration};
+
+use stolon::{
+    model::{Epoch, Moment, WalPosition},
+    store::Mirror,
+};
+use stolon_sentinel::{
+    decide::{Commit, Step},
+    observe::Observations,
+};
+
+use crate::{postgres::Machine, town::Town, world::World};
+
+/// A server is asked to promote.
+pub fn promotes(town: &Rc<Town>, machine: &Machine, epoch: Epoch) {
+    let world = &town.world;
+    let mut found = Vec::new();
+    let host = machine.host;
+    {
+        let (audit, disk) = (world.audit.borrow(), machine.disk.borrow());
+        let Some(data) = &disk.data else { return };
+        if disk.journal.promised.next() < epoch && !world.lacks(crate::rules::Rule::Promise) {
+            found
+                .push(format!("h{host} is promoted in epoch {epoch} with a promise of {} only", disk.journal.promised));
+        }
+        let system = |other: &Rc<Machine>| other.with_data(|data| data.system_id);
+        let last = audit.served.iter().next_back();
+        if let Some((served, wal)) = last.filter(|(served, _)| **served < epoch) {
+            let common = wal.iter().zip(&data.wal).take_while(|(a, b)| a == b).count();
+            if common < wal.len().min(data.wal.len()) {
+                found.push(format!("h{host} is promoted in epoch {epoch}, but left the history of epoch {served}"));
+            }
+        }
+        let _ = system;
+    }
+    for what in found {
+        world.say(host, || format!("FOUND: {what}"));
+        world.audit.borrow_mut().found(world.rt.now(), "eligible", what);
+    }
+}
+
+/// A leader is about to commit this, from what it has really seen.
+pub fn intends(world: &World, now: Moment, commit: &Commit, mirror: &Mirror, seen: &Observations) {
+    let Some(change) = &commit.change else { return };
+    let epoch = change.key.epoch;
+    world.audit.borrow_mut().intended.insert(epoch, change.proof);
+    let (Step::Elect { .. }, Some((data, _))) = (&commit.step, mirror.data()) else { return };
+    let window = world.settings.spec.suspect_interval.map_or(Duration::from_secs(1), |interval| interval.0);
+    let position = |uid: &stolon::model::KeeperUid| -> Option<WalPosition> {
+        let written = mirror.keepers.get(uid)?;
+        let told = seen.keepers.get(uid).and_then(|peer| peer.report.as_ref()).and_then(|(report, _)| report.recruit);
+        told.into_iter().chain(written.info.recruit).find(|recruit| recruit.epoch == epoch).map(|r| r.position)
+    };
+    let Some(own) = position(&change.key.keeper) else { return };
+    let better = data.dbs.values().map(|db| &db.spec.keeper_uid).find(|uid| {
+        let fit = mirror.keepers.get(*uid).is_some_and(|keeper| keeper.info.can_be_master && !keeper.info.leaving);
+        fit && seen.hears(now, uid, window) && position(uid).is_some_and(|position| position > own)
+    });
+    if let Some(better) = better {
+        let what = format!("keeper {} at {own} is to win epoch {epoch}, though {better} is further", change.key.keeper);
+        world.say(0, || format!("FOUND: {what}"));
+        world.audit.borrow_mut().found(world.rt.now(), "eligible", what);
+    }
+}

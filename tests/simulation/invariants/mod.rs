@@ -1,0 +1,27 @@
+//! What must hold in every world: one file for each invariant, judging what the models know for certain, not what any
+//! program believes.
+
+pub mod calm;
+pub mod durable;
+pub mod eligible;
+pub mod epochs;
+pub mod fenced;
+pub mod one_primary;
+pub mod writable;
+
+use std::rc::Rc;
+
+use crate::town::Town;
+
+/// etcd has moved on by a revision.
+pub fn stored(town: &Rc<Town>) {
+    fenced::stored(town);
+    epochs::stored(town);
+}
+
+/// The history is over.
+pub fn at_the_end(town: &Rc<Town>) {
+    writable::judge(town);
+    calm::judge(town);
+    durable::judge(town);
+}

@@ -1,0 +1,70 @@
+//! What differs from seed to seed: how many hosts, the specification, how bad the world is.
+
+use std::time::Duration;
+
+use stolon::model::{godur::GoDuration, spec::StoredSpec};
+
+use crate::{
+    rng::Rng,
+    runtime::Micros,
+    world::{MS, SEC},
+};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub databases: usize,
+    pub proxies: usize,
+    /// Clocks may run so many millionths too fast or too slow.
+    pub drift: u64,
+    pub heartbeat: Micros,
+    /// In ten thousand steps so many take much longer than usual.
+    pub late: u64,
+    /// Between two writes of one client.
+    pub write_pause: Micros,
+    /// Faults begin after `calm`, and all have ended at `healed`.
+    pub calm: Micros,
+    pub healed: Micros,
+    pub end: Micros,
+    pub faults: u64,
+    pub spec: StoredSpec,
+}
+
+impl Settings {
+    pub fn of_seed(seed: u64) -> Settings {
+        let mut rng = Rng::new(seed ^ 0xA5A5_5A5A_0F0F_F0F0);
+        let millis =
+            |rng: &mut Rng, low: u64, high: u64| Some(GoDuration(Duration::from_millis(rng.within(low, high))));
+        let spec = StoredSpec {
+            sleep_interval: millis(&mut rng, 500, 3000),
+            suspect_interval: millis(&mut rng, 700, 1500),
+            fail_interval: millis(&mut rng, 3000, 8000),
+            proxy_check_interval: millis(&mut rng, 500, 900),
+            proxy_timeout: millis(&mut rng, 1000, 4000),
+            convergence_timeout: millis(&mut rng, 4000, 9000),
+            init_timeout: millis(&mut rng, 8000, 15_000),
+            db_wait_ready_timeout: millis(&mut rng, 5000, 10_000),
+            max_standby_lag: rng.percent(50).then(|| u32::try_from(rng.within(0, 40)).unwrap_or(0) * 100),
+            use_pgrewind: Some(rng.percent(70)),
+            strict_fencing: Some(rng.percent(25)),
+            ..StoredSpec::automatic()
+        };
+        Settings {
+            databases: if rng.percent(75) { 3 } else { 2 + rng.pick(&[2, 3]) },
+            proxies: 2,
+            drift: rng.pick(&[0, 100, 5_000]),
+            heartbeat: rng.within(150, 400) * MS,
+            late: rng.pick(&[0, 5, 50]),
+            write_pause: rng.within(150, 400) * MS,
+            calm: 6 * SEC,
+            healed: 36 * SEC,
+            end: 66 * SEC,
+            faults: rng.within(3, 7),
+            spec,
+        }
+    }
+
+    /// Longest time that etcd takes for a request.
+    pub fn slow_etcd(&self) -> Micros {
+        8 * MS
+    }
+}

@@ -1,0 +1,82 @@
+//! The proof can fail: each rule taken out, and what then goes wrong is found within a stated number of histories.
+
+use stolon_simulation::{
+    rules::{Rule, Without},
+    run,
+};
+
+/// Runs seeds without a rule until one fails; no more than `seeds`. The invariant that breaks must be one of these.
+fn breaks(rule: Rule, seeds: u64, invariants: &[&str]) {
+    let sum = run::many(0, seeds, Without::rule(rule), 1);
+    let (seed, findings) =
+        sum.failed.first().unwrap_or_else(|| panic!("{rule}: nothing went wrong in {seeds} histories"));
+    let found = findings.iter().find(|finding| invariants.contains(&finding.invariant));
+    let found = found.unwrap_or_else(|| panic!("{rule}: seed {seed} breaks something else: {findings:#?}"));
+    println!("{rule:<14} {:>5} histories, seed {seed}: {}: {}", sum.seeds, found.invariant, found.what);
+    println!("{}", run::replay(*seed, Without::rule(rule)));
+}
+
+#[test]
+fn without_the_compare_of_the_election_key_a_deposed_leader_still_writes() {
+    breaks(Rule::Leadership, 3_000, &["epochs", "eligible", "fenced", "one primary", "writable"]);
+}
+
+#[test]
+fn without_the_compare_of_the_cluster_data_decisions_are_made_from_the_past() {
+    breaks(Rule::ClusterData, 3_000, &["epochs", "eligible", "fenced", "one primary", "writable"]);
+}
+
+#[test]
+fn without_the_old_keepers_promise_it_goes_on() {
+    breaks(Rule::Promised, 500, &["fenced", "one primary"]);
+}
+
+#[test]
+fn without_the_end_of_the_lease_the_old_primary_goes_on() {
+    breaks(Rule::KeyGone, 500, &["fenced", "one primary"]);
+}
+
+#[test]
+fn without_connections_cut_before_the_acknowledgement_two_primaries_have_clients() {
+    breaks(Rule::ProxiesFenced, 500, &["fenced", "one primary"]);
+}
+
+#[test]
+fn without_r3_a_primary_outlives_its_lease() {
+    breaks(Rule::Deadline, 500, &["fenced", "one primary"]);
+}
+
+#[test]
+fn without_r4_a_primary_outlives_its_authority() {
+    breaks(Rule::SelfFence, 500, &["fenced", "one primary"]);
+}
+
+#[test]
+fn without_r6_nobody_finishes_what_a_dead_leader_began() {
+    breaks(Rule::Mark, 3_000, &["writable", "fenced", "own check", "one primary"]);
+}
+
+#[test]
+fn without_r7_two_primaries_are_found() {
+    breaks(Rule::Fence, 500, &["fenced", "one primary"]);
+}
+
+#[test]
+fn without_r8_a_promise_is_forgotten() {
+    breaks(Rule::Promise, 500, &["fenced", "eligible", "one primary", "own check"]);
+}
+
+#[test]
+fn without_r9_a_worse_member_is_chosen() {
+    breaks(Rule::Choose, 1_000, &["eligible"]);
+}
+
+#[test]
+fn without_r10_clients_come_before_the_primary_serves() {
+    breaks(Rule::Ready, 200, &["one primary"]);
+}
+
+#[test]
+fn without_r11_histories_are_mixed() {
+    breaks(Rule::Rejoin, 500, &["histories", "durable", "writable"]);
+}

@@ -76,25 +76,26 @@ fn steps(breakdown: &Breakdown) -> String {
 /// The README's section.
 pub fn markdown(report: &Report, machine: &str) -> String {
     let mut out = String::from("## Failover, measured\n\n");
-    let _ = writeln!(
-        out,
-        "What a client that writes through the proxy notices: from the last acknowledged row before to the first one after. \
-         {machine} Three hosts with etcd, keeper and sentinel each, one with the proxy, as network namespaces; mutual TLS, \
-         default settings, release build. The floor, measured in turn with the rest: a bare standby that is told to promote \
-         the moment its primary is killed. Milliseconds. `make bench-failover` repeats this.\n"
+    let mut intro = format!(
+        "What a client that writes through the proxy notices: from the last acknowledged row before to the first one after, \
+         in milliseconds. Three hosts with etcd, keeper and sentinel each, one with the proxy, as network namespaces; mutual \
+         TLS, default settings, release build. {machine}"
     );
     if let Some(pressure) = &report.pressure {
-        let _ = writeln!(
-            out,
-            "Others kept the processors busy meanwhile: somebody waited for one {:.0} % of the time (median of all trials; \
-             Linux's CPU pressure).\n",
+        let _ = write!(
+            intro,
+            " Others kept the processors busy meanwhile: somebody waited for one {:.0} % of the time (Linux's CPU pressure, \
+             median of all trials).",
             pressure.p50
         );
     }
+    intro += " The floor, measured in turn with the rest: a bare standby that is told to promote the moment its primary is \
+              killed. `make bench-failover` repeats this.";
+    wrapped(&mut out, &intro);
     for mode in [Mode::Async, Mode::Sync] {
         mode_table(&mut out, report, mode);
     }
-    let _ = writeln!(out, "Where the time goes, in ms from the strike to the end of each step, in the median trial:\n");
+    wrapped(&mut out, "Where the time goes, in ms from the strike to the end of each step, in the median trial:");
     let names = &crate::phases::STEPS;
     let _ = writeln!(out, "| | {} |\n|---|{}", names.join(" | "), "--:|".repeat(names.len()));
     for (row, breakdown) in broken_down(report) {
@@ -106,6 +107,26 @@ pub fn markdown(report: &Report, machine: &str) -> String {
         let _ = writeln!(out, "| {}, {} | {} |", row.kind, row.mode, cells.join(" | "));
     }
     out
+}
+
+/// A paragraph in lines as the README has them.
+fn wrapped(out: &mut String, text: &str) {
+    const WIDTH: usize = 124;
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        let needed = word.chars().count() + usize::from(width > 0);
+        match width > 0 && width + needed > WIDTH {
+            true => {
+                out.push('\n');
+                width = 0;
+            }
+            false if width > 0 => out.push(' '),
+            false => {}
+        }
+        out.push_str(word);
+        width += needed;
+    }
+    out.push_str("\n\n");
 }
 
 fn mode_table(out: &mut String, report: &Report, mode: Mode) {
@@ -186,5 +207,7 @@ mod tests {
         assert!(markdown.contains("| switchover, eight writers (SIGTERM to the keeper) |"), "{markdown}");
         assert!(markdown.contains("| the floor | 2 | 70 | 75 | 80 | - | - | 0 of 400 |"), "{markdown}");
         assert!(!markdown.contains("Synchronous"), "no trial of that mode");
+        let long = markdown.lines().filter(|line| !line.starts_with('|') && line.chars().count() > 124);
+        assert_eq!(long.collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }

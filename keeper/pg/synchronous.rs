@@ -44,27 +44,31 @@ impl Instance {
         let doing = "look whether commits wait";
         sql::session(sql::local(self), deadline, doing, async |watcher| {
             let (committer, connection) = sql::local(self).connect(tokio_postgres::NoTls).await?;
-            tokio::select! {
-                seen = hangs(&committer, &watcher) => seen,
-                ended = connection => ended.map(|()| false),
+            let hung = tokio::select! {
+                hung = hangs(&committer, &watcher) => hung?,
+                ended = connection => return ended.map(|()| false),
+            };
+            if let Some(pid) = &hung {
+                // Nobody would ever release it; its client was this process.
+                sql::rows(&watcher, &format!("SELECT pg_terminate_backend({pid})")).await?;
             }
+            Ok(hung.is_some())
         })
         .await
     }
 }
 
-async fn hangs(committer: &Client, watcher: &Client) -> Result<bool, Error> {
+/// The backend whose commit hangs; `None` when the commit ended.
+async fn hangs(committer: &Client, watcher: &Client) -> Result<Option<String>, Error> {
     const COMMIT: &str = "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'stolon', '')";
     let rows = sql::rows(committer, "SELECT pg_backend_pid() AS pid").await?;
-    let Some(pid) = rows.first().and_then(|row| row.get("pid")).map(str::to_owned) else { return Ok(false) };
+    let Some(pid) = rows.first().and_then(|row| row.get("pid")).map(str::to_owned) else { return Ok(None) };
     let mut commit = pin!(sql::rows(committer, COMMIT));
     loop {
         tokio::select! {
-            ended = &mut commit => return ended.map(|_| false),
+            ended = &mut commit => return ended.map(|_| None),
             waits = waits(watcher, &pid) => if waits? {
-                // Nobody would ever release it; the client is this process.
-                sql::rows(watcher, &format!("SELECT pg_terminate_backend({pid})")).await?;
-                return Ok(true);
+                return Ok(Some(pid));
             }
         }
         tokio::time::sleep(LOOK).await;

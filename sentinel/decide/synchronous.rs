@@ -193,7 +193,7 @@ fn confirmed(case: &Case<'_>, next: &ClusterData, master: &DbUid) -> Names {
     report.postgres.in_sync.iter().filter(|uid| ours && named.contains(*uid) && blocks(uid)).cloned().collect()
 }
 
-/// R21: the list of a new primary: recruits that are reachable now and lack nothing that it would have to rewind, those in
+/// R21: the list of a new primary: standbys that are reachable now and have nothing that they would have to rewind, those in
 /// sync before first. In sync from the beginning are only recruits that were in sync under the old primary, too: they have
 /// every acknowledged commit. Too few: the blocking name.
 pub fn first_list(case: &Case<'_>, winner: &Winner, next: &mut ClusterData) {
@@ -206,9 +206,11 @@ pub fn first_list(case: &Case<'_>, winner: &Winner, next: &mut ClusterData) {
     let epoch = case.epoch().next();
     let reachable = case.data.dbs.iter().filter(|(uid, db)| {
         let facts = case.keeper(&db.spec.keeper_uid);
-        let recruited = facts.recruit(epoch).is_some_and(|recruit| recruit.position <= position);
-        let standing = **uid != winner.db && db.spec.role == DbRole::Standby;
-        standing && recruited && case.hears(&db.spec.keeper_uid) && may_be(case, &db.spec.keeper_uid)
+        // Who has not reported its final position yet may follow as well; a wrong guess costs commits that wait.
+        let last = facts.recruit(epoch).map(|recruit| recruit.position).or_else(|| facts.position(uid));
+        let behind = last.is_some_and(|last| last <= position);
+        let standing = **uid != winner.db && db.spec.role == DbRole::Standby && facts.serves(uid, false);
+        standing && behind && case.hears(&db.spec.keeper_uid) && may_be(case, &db.spec.keeper_uid)
     });
     let mut list: Vec<DbUid> = reachable.map(|(uid, _)| uid.clone()).collect();
     list.sort_by_key(|uid| !known.contains(uid));

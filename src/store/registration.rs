@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::{
         LeaseId, Moment, Revision,
-        spec::{self, Spec},
+        spec::{self, Spec, StoredSpec},
     },
     task::{Shutdown, clock},
 };
@@ -219,7 +219,8 @@ impl Registration {
         let mut mirror = self.0.store.mirror();
         let _ = timeout(LOOK, mirror.wait_for(Option::is_some)).await;
         let stored = mirror.borrow().as_ref().and_then(|mirror| mirror.data()?.0.cluster.spec.resolve().ok());
-        stored.map_or(DEFAULT_TTL, |spec| (self.0.ttl)(&spec))
+        let spec = stored.or_else(|| StoredSpec::automatic().resolve().ok());
+        spec.map_or(DEFAULT_TTL, |spec| (self.0.ttl)(&spec))
     }
 
     async fn anew(&self) -> Result<Option<LeaseState>, StoreError> {

@@ -1,10 +1,15 @@
 //! A primary that says nothing (R15): who else misses it? Silence alone starts no failover before `failInterval`, and
 //! none at all while its PostgreSQL answers somebody or its WAL still flows.
 
+use std::time::Duration;
+
 use stolon::model::{KeeperUid, Moment, report::ProbeResult};
 
 use super::{Action, Case, Decision, suspect::Suspicion};
 use crate::observe::Round;
+
+/// What a round of witnesses takes at most (`hub::WITNESS`).
+const ANSWERS: Duration = Duration::from_millis(500);
 
 pub fn suspect(case: &Case<'_>, keeper: &KeeperUid, plan: &mut Decision) -> Option<Suspicion> {
     let since = silent_since(case, keeper)?;
@@ -35,6 +40,16 @@ pub fn suspect(case: &Case<'_>, keeper: &KeeperUid, plan: &mut Decision) -> Opti
             ask(case, keeper, plan);
             None
         }
+    }
+}
+
+/// The question of a verdict is asked before the silence is long enough for one, so that the answers are there when it is.
+/// A heartbeat that comes after all makes them void.
+pub fn foresee(case: &Case<'_>, keeper: &KeeperUid, heard: Moment, plan: &mut Decision) {
+    let early = case.spec.suspect_interval.saturating_sub(ANSWERS).max(case.spec.suspect_interval / 2);
+    let asked = case.seen.round.as_ref().is_some_and(|round| &round.target == keeper && round.asked >= heard);
+    if plan.waited(case.now, heard, early) && !asked {
+        ask(case, keeper, plan);
     }
 }
 

@@ -50,6 +50,7 @@ pub fn suspect(case: &Case<'_>, plan: &mut Decision) -> Option<Suspicion> {
     if case.hears(keeper) {
         let heard = facts.last().map_or(case.now, |(_, at)| at);
         plan.again(heard + case.spec.suspect_interval + Duration::from_millis(1));
+        silence::foresee(case, keeper, heard, plan);
         return None;
     }
     if facts.peer.is_some_and(|peer| !peer.connected)

@@ -72,12 +72,31 @@ fn a_crashed_keeper_alone_is_no_failover_while_its_lease_lasts() {
 }
 
 #[test]
-fn silence_asks_for_witnesses_after_the_suspect_interval_and_not_before() {
+fn witnesses_are_asked_early_enough_to_have_answered_when_the_suspect_interval_ends() {
+    let asks = |town: &Town| {
+        town.acts(|action| matches!(action, Action::AskWitnesses { target, .. } if target.as_str() == "k1"))
+    };
     let mut town = Town::running(3, 1);
-    town.live(ms(900), &["k1"]);
-    assert!(!town.acts(|action| matches!(action, Action::AskWitnesses { .. })));
+    town.live(ms(400), &["k1"]);
+    assert!(!asks(&town));
+    town.live(ms(100), &["k1"]);
+    assert!(asks(&town));
+    town.witnessed("k1", TimedOut, &[("k2", TimedOut)]);
+    town.live(ms(400), &["k1"]);
+    assert!(town.data().fencing().is_none() && !asks(&town), "asked once, and not acted upon before the interval");
     town.live(ms(200), &["k1"]);
-    assert!(town.acts(|action| matches!(action, Action::AskWitnesses { target, .. } if target.as_str() == "k1")));
+    assert_eq!(town.stage(), Some(Stage::Fence));
+}
+
+#[test]
+fn a_heartbeat_makes_what_the_witnesses_said_before_void() {
+    let mut town = Town::running(3, 1);
+    town.live(ms(600), &["k1"]);
+    town.witnessed("k1", TimedOut, &[("k2", TimedOut)]);
+    town.live(ms(200), &[]);
+    town.live(ms(1100), &["k1"]);
+    assert!(town.data().fencing().is_none(), "{:?}", town.history);
+    assert!(town.acts(|action| matches!(action, Action::AskWitnesses { .. })), "they are asked anew");
 }
 
 /// Three keepers, one proxy; `k1` silent for 1.1 s.

@@ -111,8 +111,9 @@ impl Story {
         assert!(findings.is_empty(), "{findings:#?}\n{}", self.log());
     }
 
-    fn log(&self) -> String {
+    /// The last events.
+    pub fn log(&self) -> String {
         let log = self.town.world.log.as_ref().map(|log| log.borrow().clone()).unwrap_or_default();
-        log[log.len().saturating_sub(60)..].join("\n")
+        log[log.len().saturating_sub(90)..].join("\n")
     }
 }

@@ -135,7 +135,8 @@ impl Audit {
     /// A route opens.
     pub fn routes(&mut self, at: Micros, host: HostId, epoch: Epoch) {
         if !self.announced.contains(&epoch) {
-            let what = format!("the proxy on host {host} routes in epoch {epoch}, whose primary never said that it serves");
+            let what =
+                format!("the proxy on host {host} routes in epoch {epoch}, whose primary never said that it serves");
             self.found(at, "one primary", what);
         }
     }

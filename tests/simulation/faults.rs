@@ -101,7 +101,8 @@ pub fn plan(town: &Rc<Town>) {
         let count = world.settings.faults.div_ceil(bursts).max(if burst == 0 { 3 } else { 1 });
         for _ in 0..count {
             let at = begin + world.within(0, span / 3);
-            let length = if world.percent(60) { world.within(300 * MS, 4 * SEC) } else { world.within(2 * SEC, 12 * SEC) };
+            let length =
+                if world.percent(60) { world.within(300 * MS, 4 * SEC) } else { world.within(2 * SEC, 12 * SEC) };
             let end = (at + length).min(healed);
             let own = town.clone();
             world.rt.call_at(at, move || {

@@ -14,13 +14,11 @@ use crate::{
 pub async fn knock(town: &Rc<Town>, from: HostId, target: HostId, limit: Duration) -> ProbeResult {
     let there = town.machines[target].clone();
     let world = town.world.clone();
-    let asked = town.world.ask(from, target, Class::Sql, move |reply| {
-        match there.running() {
-            None => reply.send(ProbeResult::Refused),
-            Some(server) => {
-                let process = server.process.clone();
-                there.world.rt.spawn(&process, async move { reply.send(ProbeResult::Answered) });
-            }
+    let asked = town.world.ask(from, target, Class::Sql, move |reply| match there.running() {
+        None => reply.send(ProbeResult::Refused),
+        Some(server) => {
+            let process = server.process.clone();
+            there.world.rt.spawn(&process, async move { reply.send(ProbeResult::Answered) });
         }
     });
     world.within_time(from, limit, asked).await.flatten().unwrap_or(ProbeResult::TimedOut)

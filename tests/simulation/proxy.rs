@@ -9,10 +9,8 @@ use std::{
 
 use stolon::{
     model::{
-        ClusterData, Epoch, Generation, LeaseId, Moment, ProxyUid, Revision,
-        registration::ProxyInfo,
-        report::ProxyReport,
-        view::ProxyView,
+        ClusterData, Epoch, Generation, LeaseId, Moment, ProxyUid, Revision, registration::ProxyInfo,
+        report::ProxyReport, view::ProxyView,
     },
     store::{Begin, Mirror},
 };

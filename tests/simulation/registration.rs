@@ -39,7 +39,15 @@ struct Inner {
 }
 
 impl Registration {
-    pub fn start(world: &W, host: HostId, process: &Proc, store: &Store, key: String, value: Vec<u8>, begin: Begin) -> Registration {
+    pub fn start(
+        world: &W,
+        host: HostId,
+        process: &Proc,
+        store: &Store,
+        key: String,
+        value: Vec<u8>,
+        begin: Begin,
+    ) -> Registration {
         let registration = Registration(Rc::new(Inner {
             world: world.clone(),
             host,

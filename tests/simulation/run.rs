@@ -112,6 +112,11 @@ impl Sum {
             }
         }
         let per = self.seconds * 1000.0 / self.seeds.max(1) as f64;
-        text + &format!("{} histories in {:.1} s ({per:.2} ms each), {} failed\n", self.seeds, self.seconds, self.failed.len())
+        text + &format!(
+            "{} histories in {:.1} s ({per:.2} ms each), {} failed\n",
+            self.seeds,
+            self.seconds,
+            self.failed.len()
+        )
     }
 }

@@ -114,7 +114,13 @@ impl Runtime {
 
     pub fn process(&self) -> Proc {
         let number = self.number();
-        Proc(Rc::new(Process { number, alive: Cell::new(true), pauses: Cell::new(0), parked: RefCell::default(), ended: Signal::default() }))
+        Proc(Rc::new(Process {
+            number,
+            alive: Cell::new(true),
+            pauses: Cell::new(0),
+            parked: RefCell::default(),
+            ended: Signal::default(),
+        }))
     }
 
     /// Runs `job` as a part of `owner`; nothing happens when that is dead.

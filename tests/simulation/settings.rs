@@ -32,7 +32,8 @@ pub struct Settings {
 impl Settings {
     pub fn of_seed(seed: u64) -> Settings {
         let mut rng = Rng::new(seed ^ 0xA5A5_5A5A_0F0F_F0F0);
-        let millis = |rng: &mut Rng, low: u64, high: u64| Some(GoDuration(Duration::from_millis(rng.within(low, high))));
+        let millis =
+            |rng: &mut Rng, low: u64, high: u64| Some(GoDuration(Duration::from_millis(rng.within(low, high))));
         let spec = StoredSpec {
             sleep_interval: millis(&mut rng, 500, 3000),
             suspect_interval: millis(&mut rng, 700, 1500),

@@ -8,7 +8,8 @@ use stolon_simulation::{
 /// Runs seeds without a rule until one fails; no more than `seeds`. The invariant that breaks must be one of these.
 fn breaks(rule: Rule, seeds: u64, invariants: &[&str]) {
     let sum = run::many(0, seeds, Without::rule(rule), 1);
-    let (seed, findings) = sum.failed.first().unwrap_or_else(|| panic!("{rule}: nothing went wrong in {seeds} histories"));
+    let (seed, findings) =
+        sum.failed.first().unwrap_or_else(|| panic!("{rule}: nothing went wrong in {seeds} histories"));
     let found = findings.iter().find(|finding| invariants.contains(&finding.invariant));
     let found = found.unwrap_or_else(|| panic!("{rule}: seed {seed} breaks something else: {findings:#?}"));
     println!("{rule:<14} {:>5} histories, seed {seed}: {}: {}", sum.seeds, found.invariant, found.what);

@@ -238,7 +238,9 @@ impl Etcd {
         };
         // A leader answers keepalives until it notices that it leads no more.
         match ask {
-            Ask::Alive(_) => self.majority(leader) || self.lost.get().is_none_or(|s| self.world.rt.now() - s < ELECTION),
+            Ask::Alive(_) => {
+                self.majority(leader) || self.lost.get().is_none_or(|s| self.world.rt.now() - s < ELECTION)
+            }
             _ => self.majority(leader),
         }
     }

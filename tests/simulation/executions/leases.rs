@@ -15,9 +15,7 @@ fn execution_1_a_restarted_keeper_on_a_new_lease_does_not_outlive_the_old_one() 
         let (old, epoch) = (story.primary(), story.epoch());
         story.town.machines[old].disk.borrow_mut().journal.writer = None;
         story.strike(Fault::KillKeeper, old, 1.0);
-        story.until(12, "the primary that nobody may keep to end", |story| {
-            !story.serves(old) || story.epoch() > epoch
-        });
+        story.until(12, "the primary that nobody may keep to end", |story| !story.serves(old) || story.epoch() > epoch);
         story.ends_well();
     }
 }

@@ -35,7 +35,8 @@ impl Story {
         story.until(20, "the cluster to be complete", |story| {
             let mirror = story.town.etcd.state.borrow().newest();
             let complete = mirror.data().is_some_and(|(data, _)| {
-                data.dbs.len() == 3 && data.dbs.values().all(|db| db.status.healthy && db.status.current_generation == db.generation)
+                data.dbs.len() == 3
+                    && data.dbs.values().all(|db| db.status.healthy && db.status.current_generation == db.generation)
             });
             complete && story.acks() > 20
         });
@@ -97,9 +98,16 @@ impl Story {
         for proxy in 3..5 {
             let from = self.now();
             self.until(30, "an acknowledgement through each proxy", |story| {
-                story.town.world.audit.borrow().acks.iter().rev().take_while(|ack| ack.at >= from).any(|ack| {
-                    matches!(ack.via, stolon_simulation::audit::Via::Proxy { host, .. } if host == proxy)
-                })
+                story
+                    .town
+                    .world
+                    .audit
+                    .borrow()
+                    .acks
+                    .iter()
+                    .rev()
+                    .take_while(|ack| ack.at >= from)
+                    .any(|ack| matches!(ack.via, stolon_simulation::audit::Via::Proxy { host, .. } if host == proxy))
             });
         }
         self.pass(3 * SEC);

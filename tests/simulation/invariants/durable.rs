@@ -12,10 +12,12 @@ pub fn judge(town: &Rc<Town>) {
     if machine.mode() != Some(Mode::Primary) {
         return;
     }
-    let Some(wal) = machine.with_data(|data| data.wal.iter().copied().collect::<std::collections::BTreeSet<_>>()) else {
+    let Some(wal) = machine.with_data(|data| data.wal.iter().copied().collect::<std::collections::BTreeSet<_>>())
+    else {
         return;
     };
-    let counts = |ack: &&crate::audit::Ack| audit.synchronous || ack.commit.host == last.host && ack.commit.epoch == last.epoch;
+    let counts =
+        |ack: &&crate::audit::Ack| audit.synchronous || ack.commit.host == last.host && ack.commit.epoch == last.epoch;
     let lost: Vec<_> = audit.acks.iter().filter(counts).filter(|ack| !wal.contains(&ack.commit.record)).collect();
     let what = lost.first().map(|first| {
         let via = match first.via {

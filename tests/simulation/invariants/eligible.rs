@@ -23,7 +23,8 @@ pub fn promotes(town: &Rc<Town>, machine: &Machine, epoch: Epoch) {
         let (audit, disk) = (world.audit.borrow(), machine.disk.borrow());
         let Some(data) = &disk.data else { return };
         if disk.journal.promised.next() < epoch && !world.lacks(crate::rules::Rule::Promise) {
-            found.push(format!("h{host} is promoted in epoch {epoch} with a promise of {} only", disk.journal.promised));
+            found
+                .push(format!("h{host} is promoted in epoch {epoch} with a promise of {} only", disk.journal.promised));
         }
         let system = |other: &Rc<Machine>| other.with_data(|data| data.system_id);
         let last = audit.served.iter().next_back();

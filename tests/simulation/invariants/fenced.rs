@@ -49,9 +49,9 @@ fn false_proof(town: &Rc<Town>, old: HostId, proof: Proof) -> Option<String> {
     let machine = &town.machines[old];
     let epoch = town.world.audit.borrow().epoch;
     let promised = machine.disk.borrow().journal.promised;
-    let runs = machine.primary().filter(|server| {
-        server.process.runs() && server.epoch.get() <= epoch && server.mode.get() == Mode::Primary
-    });
+    let runs = machine
+        .primary()
+        .filter(|server| server.process.runs() && server.epoch.get() <= epoch && server.mode.get() == Mode::Primary);
     match proof {
         Proof::Promised if promised < epoch => Some(format!("the promise of h{old} is not on its disk")),
         Proof::Promised if runs.is_some() => Some(format!("h{old} promised, and still takes writes")),

@@ -42,12 +42,8 @@ struct Loop {
 
 impl Keeper {
     pub(super) async fn converge(self: Rc<Keeper>, registration: Registration) {
-        let work = Loop {
-            registration,
-            registered: RefCell::default(),
-            failed: RefCell::default(),
-            told: RefCell::default(),
-        };
+        let work =
+            Loop { registration, registered: RefCell::default(), failed: RefCell::default(), told: RefCell::default() };
         loop {
             let mut known = self.turn.version();
             let plan = self.plan();

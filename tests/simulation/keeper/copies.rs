@@ -92,8 +92,7 @@ impl Keeper {
         let found = self.machine.with_data(|data| (data.known_position(), data.clean));
         let (position, clean) = found.ok_or(Problem::NotNow("no data"))?;
         let lineage = self.present_view()?.lineage;
-        let (branch, data) =
-            self.look(|state, _| (state.journal.branch_of_primary(position.timeline), state.data));
+        let (branch, data) = self.look(|state, _| (state.journal.branch_of_primary(position.timeline), state.data));
         let mut end: WalPosition = position;
         end.lsn.0 += u64::from(clean);
         match fit(branch, Some(end), &lineage, ready) {

@@ -165,8 +165,7 @@ impl Keeper {
         self.look_at_control();
         let value = self.look(|state, _| serde_json::to_vec(&report::info(state, &self.fixed)).unwrap_or_default());
         let key = self.store.keys().keeper(&self.uid);
-        let registration =
-            Registration::start(&self.world, self.host, &self.process, &self.store, key, value, begin);
+        let registration = Registration::start(&self.world, self.host, &self.process, &self.store, key, value, begin);
         *self.registration.borrow_mut() = Some(registration.clone());
         let rt = &self.world.rt;
         rt.spawn(&self.process, self.clone().feel_mirror());

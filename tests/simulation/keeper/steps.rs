@@ -225,7 +225,8 @@ impl Keeper {
 
     async fn create(&self, db: &DbUid) -> Done {
         self.join_cluster().await?;
-        self.db_state(|state| *state = DbState { uid: Some(db.clone()), initializing: true, ..DbState::default() }).await;
+        self.db_state(|state| *state = DbState { uid: Some(db.clone()), initializing: true, ..DbState::default() })
+            .await;
         self.copying(true);
         self.world.pass(100 * MS, 500 * MS).await;
         let system = self.world.audit.borrow_mut().system();

@@ -75,7 +75,14 @@ impl Machine {
     }
 
     /// A walsender.
-    async fn send(self: Rc<Machine>, sender: Rc<Server>, to: Rc<Machine>, receiver: Rc<Server>, session: u64, from: usize) {
+    async fn send(
+        self: Rc<Machine>,
+        sender: Rc<Server>,
+        to: Rc<Machine>,
+        receiver: Rc<Server>,
+        session: u64,
+        from: usize,
+    ) {
         let mut sent = from;
         loop {
             let mut known = sender.moved.version();

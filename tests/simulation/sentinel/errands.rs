@@ -2,15 +2,8 @@
 
 use std::{rc::Rc, time::Duration};
 
-use stolon::{
-    model::LeaseId,
-    store::StoreError,
-};
-use stolon_sentinel::{
-    decide::Action,
-    election::Leadership,
-    observe::Probe,
-};
+use stolon::{model::LeaseId, store::StoreError};
+use stolon_sentinel::{decide::Action, election::Leadership, observe::Probe};
 
 use super::Sentinel;
 use crate::{

@@ -22,8 +22,7 @@ impl Sentinel {
     pub(super) async fn lead(self: Rc<Sentinel>) {
         let (mirror, lease) = (self.store.changed(), self.registration.changed());
         loop {
-            let mut known =
-                (mirror.version(), self.woken.version(), lease.version(), self.abstaining.version());
+            let mut known = (mirror.version(), self.woken.version(), lease.version(), self.abstaining.version());
             let again = match self.store.mirror() {
                 Some(seen) => self.turn(&seen).await,
                 None => None,

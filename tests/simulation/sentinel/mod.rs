@@ -14,8 +14,7 @@ use std::{
 
 use stolon::{
     model::{
-        ClusterData, KeeperUid, LeaseId, Moment, ProxyUid, Revision, SentinelUid,
-        registration::SentinelInfo,
+        ClusterData, KeeperUid, LeaseId, Moment, ProxyUid, Revision, SentinelUid, registration::SentinelInfo,
         report::ProbeResult,
     },
     store::{Begin, Mirror, Outcome, StoreError, Txn},

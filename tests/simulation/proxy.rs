@@ -14,9 +14,10 @@ use stolon::{
     },
     store::{Begin, Mirror},
 };
-use stolon_proxy::gate::{Facts, Gate, Lease, Leased, Route, Serial, facts::Ready};
+use stolon_proxy::gate::{Facts, Gate, Lease, Leased, Serial, facts::Ready};
 
 use crate::{
+    connection::{Connection, Pass, Ticket},
     net::Class,
     postgres::{Commit, Machine, Mode},
     registration::Registration,
@@ -30,14 +31,6 @@ use crate::{
 
 const FIRST_PAUSE: u64 = 20 * MS;
 const LAST_PAUSE: u64 = 500 * MS;
-
-/// One grant of the gate, shared by all connections that live on it.
-pub struct Pass {
-    serial: Serial,
-    pub route: Route,
-    until: Cell<Option<Moment>>,
-    revoked: Signal,
-}
 
 pub struct Proxy {
     pub world: W,
@@ -56,64 +49,6 @@ pub struct Proxy {
     told: Cell<Epoch>,
     /// Passes of connections that stand.
     pub open: RefCell<Vec<Rc<Pass>>>,
-}
-
-/// A dial under way, or what a connection stands on; handed back to the gate when it is dropped.
-struct Ticket {
-    proxy: Rc<Proxy>,
-    leased: Option<Leased>,
-}
-
-impl Ticket {
-    fn connected(&mut self) -> bool {
-        let Some(leased) = &mut self.leased else { return false };
-        self.proxy.tell(|gate, now| gate.connected(leased, now))
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(leased) = self.leased.take() {
-            self.proxy.tell(|gate, now| gate.leave(leased, now));
-        }
-    }
-}
-
-/// A connection of a client to a server.
-pub struct Connection {
-    proxy: Rc<Proxy>,
-    ticket: RefCell<Option<Ticket>>,
-    pub pass: Rc<Pass>,
-    server: (HostId, u64),
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl Connection {
-    pub fn proxy(&self) -> Rc<Proxy> {
-        self.proxy.clone()
-    }
-
-    pub fn close(&self) {
-        if let Some(ticket) = self.ticket.take() {
-            let mut open = self.proxy.open.borrow_mut();
-            if let Some(at) = open.iter().position(|pass| Rc::ptr_eq(pass, &self.pass)) {
-                open.swap_remove(at);
-            }
-            drop(open);
-            drop(ticket);
-        }
-    }
-}
-
-impl Pass {
-    pub fn holds(&self, now: Moment) -> bool {
-        self.until.get().is_some_and(|until| now < until)
-    }
 }
 
 impl Proxy {
@@ -152,7 +87,7 @@ impl Proxy {
     }
 
     /// Tells the gate something; passes follow at once.
-    fn tell<T>(&self, event: impl FnOnce(&mut Gate, Moment) -> T) -> T {
+    pub fn tell<T>(&self, event: impl FnOnce(&mut Gate, Moment) -> T) -> T {
         let now = self.now();
         let before = self.gist();
         let outcome = event(&mut self.gate.borrow_mut(), now);

@@ -1,8 +1,8 @@
 //! Planned handovers (R8): the old primary stops in good order, and whoever follows it has everything.
 
-use stolon::model::{cluster::Stage, report::PostgresState};
+use stolon::model::{Epoch, cluster::Stage, report::PostgresState};
 
-use super::{ms, secs, town::Town};
+use super::{keeper, ms, secs, town::Town};
 
 /// `k1` was asked to end, has stopped and promised; `k1`'s last position is 1010. Stage recruit.
 fn stopped() -> Town {
@@ -43,7 +43,7 @@ fn a_handover_that_would_lose_a_byte_waits_for_the_old_primary_which_then_return
     town.info("k1", |info| {
         info.cluster_uid = Some(uid);
         info.data = Some(stolon::model::registration::DataDir { system_id: super::town::SYSTEM, db: Some(db) });
-        info.promised = stolon::model::Epoch(1);
+        info.promised = Epoch(1);
     });
     town.report("k1", |report| report.postgres.state = PostgresState::Stopped);
     town.tick();
@@ -79,4 +79,16 @@ fn a_primary_that_loses_its_key_before_it_stopped_is_not_waited_for() {
     town.recruit("k2", 2, 1, 1009);
     town.tick();
     assert_eq!(town.primary(), "k2");
+}
+
+#[test]
+fn what_an_earlier_stream_said_of_leaving_is_not_believed_of_the_next() {
+    let mut town = Town::running(2, 1);
+    town.report("k1", |report| report.leaving = true);
+    town.hang_up("k1");
+    town.pass(ms(100));
+    let now = town.now;
+    town.seen.keeper_connected(now, &keeper("k1"));
+    town.step();
+    assert!(town.data().fencing().is_none(), "{:?}", town.last.reasons);
 }

@@ -81,6 +81,32 @@ fn a_primary_that_loses_its_key_before_it_stopped_is_not_waited_for() {
     assert_eq!(town.primary(), "k2");
 }
 
+/// A keeper was restarted, and is registered again with the data that it had.
+fn return_with_data(town: &mut Town, name: &str) {
+    let data = town.data().clone();
+    let uid = data.db_of(&keeper(name)).map(|(uid, _)| uid.clone());
+    town.expire(name);
+    town.hang_up(name);
+    town.register(name);
+    town.info(name, |info| {
+        info.cluster_uid = Some(data.cluster.uid.clone());
+        info.data = Some(stolon::model::registration::DataDir { system_id: super::town::SYSTEM, db: uid });
+    });
+}
+
+#[test]
+fn an_incumbent_that_cant_put_its_key_back_is_elected_anew_though_no_standby_could_win() {
+    let mut town = Town::running(1, 1);
+    return_with_data(&mut town, "k1");
+    town.report("k1", |report| report.authority = None);
+    town.live(secs(2), &[]);
+    assert!(town.data().fencing().is_some(), "{:?}", town.last.reasons);
+    town.promise("k1", 1);
+    town.fence("p1", 1);
+    town.tick();
+    assert_eq!(town.data().epoch(), Epoch(2), "{:?}", town.last.reasons);
+}
+
 #[test]
 fn what_an_earlier_stream_said_of_leaving_is_not_believed_of_the_next() {
     let mut town = Town::running(2, 1);

@@ -32,6 +32,9 @@ use crate::{
 const FIRST_PAUSE: u64 = 20 * MS;
 const LAST_PAUSE: u64 = 500 * MS;
 
+/// Grant, whether it is open, what is acknowledged, and the mark.
+type Gist = (Option<(Serial, Moment, bool)>, bool, Epoch, Option<Epoch>);
+
 pub struct Proxy {
     pub world: W,
     pub town: Rc<Town>,
@@ -99,7 +102,7 @@ impl Proxy {
     }
 
     /// What others wait for.
-    fn gist(&self) -> (Option<(Serial, Moment, bool)>, bool, Epoch, Option<Epoch>) {
+    fn gist(&self) -> Gist {
         let gate = self.gate.borrow();
         let grant = gate.grant().map(|grant| (grant.serial, grant.until, grant.open));
         (grant, gate.closed().is_none(), gate.acknowledged(), gate.mark().map(|mark| mark.epoch))
@@ -223,12 +226,10 @@ impl Proxy {
                 dialled = self.dial(&pass) => Some(dialled),
             };
             match dialled {
-                Some(Some(server)) => {
-                    if ticket.connected() {
-                        self.open.borrow_mut().push(pass.clone());
-                        let ticket = RefCell::new(Some(ticket));
-                        return Rc::new(Connection { proxy: self, ticket, pass, server });
-                    }
+                Some(Some(server)) if ticket.connected() => {
+                    self.open.borrow_mut().push(pass.clone());
+                    let ticket = RefCell::new(Some(ticket));
+                    return Rc::new(Connection { proxy: self, ticket, pass, server });
                 }
                 Some(None) => {
                     tokio::select! {
@@ -238,7 +239,8 @@ impl Proxy {
                     }
                     pause = (pause * 2).min(LAST_PAUSE);
                 }
-                None => {}
+                // Its epoch ended meanwhile.
+                Some(Some(_)) | None => {}
             }
             drop(ticket);
         }

@@ -93,7 +93,7 @@ impl Etcd {
         };
         let etcd = Rc::new(Etcd {
             world: world.clone(),
-            state: RefCell::new(State::new()),
+            state: RefCell::default(),
             members: (0..world.settings.databases).map(member).collect(),
             leader: Cell::new(Some(0)),
             lost: Cell::new(None),

@@ -34,8 +34,8 @@ pub struct State {
     mirrors: Vec<Arc<Mirror>>,
 }
 
-impl State {
-    pub fn new() -> State {
+impl Default for State {
+    fn default() -> State {
         let keys = Keys::new("sim", &ClusterName::parse("c").expect("a valid name"));
         let first = Mirror { revision: Revision(1), etcd_cluster: 7, ..Mirror::default() };
         State {
@@ -49,7 +49,9 @@ impl State {
             mirrors: vec![Arc::new(first)],
         }
     }
+}
 
+impl State {
     pub fn newest(&self) -> Arc<Mirror> {
         self.at(self.revision)
     }

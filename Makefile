@@ -1,5 +1,5 @@
 # Set-up, build, tests and the demonstration. `make help` lists the targets.
-.PHONY: help setup build release demo test chaos check bench-failover soak clean
+.PHONY: help setup build release demo test sim chaos check bench-failover soak clean
 
 help:
 	@echo 'make demo   build, start a local cluster, kill the primary, show the gap; leaves the cluster up'
@@ -10,6 +10,7 @@ help:
 	@echo 'make soak   an hour of what must not cause a failover (as root; ARGS="--minutes 10")'
 	@echo 'make chaos  every fault on hosts of their own (hours; goes on where it stopped; results in CHAOS_DIR, else target/chaos)'
 	@echo '            CHAOS_MODES=async,sync  CHAOS_ONLY=part-of-a-name'
+	@echo 'make sim    the simulation on its own: SEEDS=n FROM=m histories; a failing one says how to see it again'
 	@echo 'make build  the four programs in ./bin (PROFILE=dev: quicker to build)'
 	@echo 'make setup  install what is missing (PostgreSQL, etcd, protoc, iproute2, nftables)'
 	@echo 'make clean  remove ./bin and what cargo built'
@@ -44,6 +45,11 @@ soak: build
 # Needs root: network namespaces, loop mounts. The table's rows and what is expected of each are in tests/chaos/table.rs.
 chaos: setup
 	cargo test --package stolon-tests --test chaos -- --ignored --nocapture the_whole_table
+
+SEEDS ?= 10000
+FROM ?= 0
+sim:
+	cargo run --package stolon-simulation --bin sim -- --seeds $(SEEDS) --from $(FROM)
 
 clean:
 	cargo clean

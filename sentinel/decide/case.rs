@@ -101,9 +101,10 @@ impl<'a> Facts<'a> {
         self.registered.map(|registered| &registered.info)
     }
 
-    /// The latest report, while its stream is open.
+    /// The latest report of the stream that is open; what an earlier stream said may be of a former process.
     pub fn report(&self) -> Option<&'a KeeperReport> {
-        self.peer.filter(|peer| peer.connected).and_then(|peer| peer.report.as_ref()).map(|(report, _)| report)
+        let peer = self.peer.filter(|peer| peer.connected)?;
+        peer.report.as_ref().filter(|(_, at)| *at >= peer.since).map(|(report, _)| report)
     }
 
     /// The latest report, even of a stream that ended.

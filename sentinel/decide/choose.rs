@@ -201,6 +201,14 @@ fn incumbent(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Option<Win
     None
 }
 
+/// The incumbent lost its key and did not put it back, as one that never began its epoch can't (R3): with its data it can be
+/// elected anew, whatever standbys there are.
+pub fn may_go_on(case: &Case<'_>) -> bool {
+    let Some((uid, db)) = case.master().filter(|_| case.mirror.primary.is_none()) else { return false };
+    let facts = case.keeper(&db.spec.keeper_uid);
+    facts.registered.is_some() && !facts.leaving() && facts.holds(uid) && case.hears(&db.spec.keeper_uid)
+}
+
 /// An older primary may return only while its successor never served.
 fn may_return(case: &Case<'_>) -> bool {
     let served = case.data.cluster.status.history.last().is_some_and(|last| last.epoch >= case.epoch());

@@ -22,7 +22,7 @@ pub fn mark(case: &Case<'_>, suspicion: Suspicion, plan: &mut Decision) -> bool 
         return init::mark(case, &suspicion, plan);
     }
     let (hopefuls, refusals) = choose::hopefuls(case);
-    if hopefuls.is_empty() {
+    if hopefuls.is_empty() && !choose::may_go_on(case) {
         plan.because(format!("{}, but no standby could take over", suspicion.cause));
         refusals.into_iter().for_each(|refusal| plan.because(refusal));
         return false;

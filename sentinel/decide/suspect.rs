@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use stolon::model::{
-    KeeperUid,
+    KeeperUid, Moment,
     cluster::Phase,
     report::{KeeperReport, PostgresState, ProbeResult},
 };
@@ -100,8 +100,10 @@ fn unfit(case: &Case<'_>, keeper: &KeeperUid, report: &KeeperReport, plan: &mut 
         plan.again(case.now + (limit - age).min(WATCH));
     }
     let (uid, db) = case.master()?;
+    // What lasted through an outage of etcd is its end, not a failure: the holder is just starting again (execution 16).
+    let led = |since: Moment| since.max(case.seen.leading_since.unwrap_or(since));
     if let Some(since) = case.since(Timer::Sick(uid.clone())).filter(|_| case.ready())
-        && plan.waited(case.now, since, limit)
+        && plan.waited(case.now, led(since), limit)
     {
         let cause = format!("PostgreSQL of keeper {keeper} has not served for {} s", limit.as_secs());
         return Some(Suspicion { cause, dead: false, planned: false, to: None });
@@ -109,7 +111,7 @@ fn unfit(case: &Case<'_>, keeper: &KeeperUid, report: &KeeperReport, plan: &mut 
     let failing = case.since(Timer::Failing(uid.clone()))?;
     let behind = case.since(Timer::Behind(uid.clone(), db.generation))?;
     plan.because(format!("keeper {keeper} can't converge: {}", report.failure));
-    if case.ready() && plan.waited(case.now, failing.max(behind), case.spec.convergence_timeout) {
+    if case.ready() && plan.waited(case.now, led(failing.max(behind)), case.spec.convergence_timeout) {
         let cause = format!("keeper {keeper} did not converge in time: {}", report.failure);
         return Some(Suspicion { cause, dead: false, planned: false, to: None });
     }

@@ -4,9 +4,9 @@ use std::{rc::Rc, time::Duration};
 
 use crate::{
     audit::{Ack, Via},
+    connection::Connection,
     net::Class,
     postgres::Commit,
-    proxy::Connection,
     runtime::answer,
     town::Town,
     world::{HostId, MS},

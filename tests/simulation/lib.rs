@@ -4,6 +4,7 @@
 
 pub mod audit;
 mod clients;
+mod connection;
 pub mod coverage;
 pub mod etcd;
 pub mod faults;
@@ -21,6 +22,7 @@ pub mod run;
 pub mod runtime;
 pub mod sentinel;
 pub mod settings;
+mod signal;
 mod store;
 mod streams;
 pub mod town;

@@ -14,9 +14,10 @@ use stolon::{
     },
     store::{Begin, Mirror},
 };
-use stolon_proxy::gate::{Facts, Gate, Lease, Leased, Route, Serial, facts::Ready};
+use stolon_proxy::gate::{Facts, Gate, Lease, Leased, Serial, facts::Ready};
 
 use crate::{
+    connection::{Connection, Pass, Ticket},
     net::Class,
     postgres::{Commit, Machine, Mode},
     registration::Registration,
@@ -31,13 +32,8 @@ use crate::{
 const FIRST_PAUSE: u64 = 20 * MS;
 const LAST_PAUSE: u64 = 500 * MS;
 
-/// One grant of the gate, shared by all connections that live on it.
-pub struct Pass {
-    serial: Serial,
-    pub route: Route,
-    until: Cell<Option<Moment>>,
-    revoked: Signal,
-}
+/// Grant, whether it is open, what is acknowledged, and the mark.
+type Gist = (Option<(Serial, Moment, bool)>, bool, Epoch, Option<Epoch>);
 
 pub struct Proxy {
     pub world: W,
@@ -56,64 +52,6 @@ pub struct Proxy {
     told: Cell<Epoch>,
     /// Passes of connections that stand.
     pub open: RefCell<Vec<Rc<Pass>>>,
-}
-
-/// A dial under way, or what a connection stands on; handed back to the gate when it is dropped.
-struct Ticket {
-    proxy: Rc<Proxy>,
-    leased: Option<Leased>,
-}
-
-impl Ticket {
-    fn connected(&mut self) -> bool {
-        let Some(leased) = &mut self.leased else { return false };
-        self.proxy.tell(|gate, now| gate.connected(leased, now))
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(leased) = self.leased.take() {
-            self.proxy.tell(|gate, now| gate.leave(leased, now));
-        }
-    }
-}
-
-/// A connection of a client to a server.
-pub struct Connection {
-    proxy: Rc<Proxy>,
-    ticket: RefCell<Option<Ticket>>,
-    pub pass: Rc<Pass>,
-    server: (HostId, u64),
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl Connection {
-    pub fn proxy(&self) -> Rc<Proxy> {
-        self.proxy.clone()
-    }
-
-    pub fn close(&self) {
-        if let Some(ticket) = self.ticket.take() {
-            let mut open = self.proxy.open.borrow_mut();
-            if let Some(at) = open.iter().position(|pass| Rc::ptr_eq(pass, &self.pass)) {
-                open.swap_remove(at);
-            }
-            drop(open);
-            drop(ticket);
-        }
-    }
-}
-
-impl Pass {
-    pub fn holds(&self, now: Moment) -> bool {
-        self.until.get().is_some_and(|until| now < until)
-    }
 }
 
 impl Proxy {
@@ -152,7 +90,7 @@ impl Proxy {
     }
 
     /// Tells the gate something; passes follow at once.
-    fn tell<T>(&self, event: impl FnOnce(&mut Gate, Moment) -> T) -> T {
+    pub fn tell<T>(&self, event: impl FnOnce(&mut Gate, Moment) -> T) -> T {
         let now = self.now();
         let before = self.gist();
         let outcome = event(&mut self.gate.borrow_mut(), now);
@@ -164,7 +102,7 @@ impl Proxy {
     }
 
     /// What others wait for.
-    fn gist(&self) -> (Option<(Serial, Moment, bool)>, bool, Epoch, Option<Epoch>) {
+    fn gist(&self) -> Gist {
         let gate = self.gate.borrow();
         let grant = gate.grant().map(|grant| (grant.serial, grant.until, grant.open));
         (grant, gate.closed().is_none(), gate.acknowledged(), gate.mark().map(|mark| mark.epoch))
@@ -288,12 +226,10 @@ impl Proxy {
                 dialled = self.dial(&pass) => Some(dialled),
             };
             match dialled {
-                Some(Some(server)) => {
-                    if ticket.connected() {
-                        self.open.borrow_mut().push(pass.clone());
-                        let ticket = RefCell::new(Some(ticket));
-                        return Rc::new(Connection { proxy: self, ticket, pass, server });
-                    }
+                Some(Some(server)) if ticket.connected() => {
+                    self.open.borrow_mut().push(pass.clone());
+                    let ticket = RefCell::new(Some(ticket));
+                    return Rc::new(Connection { proxy: self, ticket, pass, server });
                 }
                 Some(None) => {
                     tokio::select! {
@@ -303,7 +239,8 @@ impl Proxy {
                     }
                     pause = (pause * 2).min(LAST_PAUSE);
                 }
-                None => {}
+                // Its epoch ended meanwhile.
+                Some(Some(_)) | None => {}
             }
             drop(ticket);
         }

@@ -3,14 +3,16 @@
 
 use std::{
     cell::{Cell, RefCell},
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, VecDeque},
     future::Future,
     pin::Pin,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
 };
+
+pub use crate::signal::{Answer, Question, Signal, answer};
 
 /// True time in microseconds since the world began.
 pub type Micros = u64;
@@ -32,12 +34,6 @@ struct Process {
     pauses: Cell<u32>,
     parked: RefCell<Vec<u64>>,
     ended: Signal,
-}
-
-impl std::fmt::Debug for Signal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.version())
-    }
 }
 
 impl Proc {
@@ -68,6 +64,53 @@ struct Task {
     waker: Waker,
 }
 
+/// Tasks by number: a place, and how often it was taken before.
+#[derive(Default)]
+struct Tasks {
+    places: Vec<(u32, Option<Task>)>,
+    free: Vec<u32>,
+}
+
+impl Tasks {
+    fn next(&self) -> u64 {
+        match self.free.last() {
+            Some(place) => u64::from(self.places[*place as usize].0) << 32 | u64::from(*place),
+            None => self.places.len() as u64,
+        }
+    }
+
+    fn insert(&mut self, task: Task) {
+        match self.free.pop() {
+            Some(place) => self.places[place as usize].1 = Some(task),
+            None => self.places.push((0, Some(task))),
+        }
+    }
+
+    fn get(&mut self, number: u64) -> Option<&mut Task> {
+        let (place, life) = ((number & 0xFFFF_FFFF) as usize, (number >> 32) as u32);
+        self.places.get_mut(place).filter(|(now, _)| *now == life).and_then(|(_, task)| task.as_mut())
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Task> {
+        self.get(number)?;
+        let place = (number & 0xFFFF_FFFF) as u32;
+        let (life, task) = &mut self.places[place as usize];
+        *life += 1;
+        self.free.push(place);
+        task.take()
+    }
+
+    fn of(&self, owner: &Proc) -> Vec<u64> {
+        let owned = |task: &Option<Task>| task.as_ref().is_some_and(|task| task.owner == *owner);
+        let places = self.places.iter().enumerate().filter(|(_, (_, task))| owned(task));
+        places.map(|(place, (life, _))| u64::from(*life) << 32 | place as u64).collect()
+    }
+
+    fn pop(&mut self) -> Option<Task> {
+        self.places.iter_mut().find_map(|(_, task)| task.take())
+    }
+}
+
 struct Bell {
     task: u64,
     ready: Ready,
@@ -84,6 +127,33 @@ enum Due {
     Call(Box<dyn FnOnce()>),
 }
 
+/// What is due when; in order of time, then of entry.
+struct Entry {
+    at: Micros,
+    number: u64,
+    due: Due,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
 struct Alarm {
     fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -94,9 +164,8 @@ struct Alarm {
 pub struct Runtime {
     now: Cell<Micros>,
     last: Cell<u64>,
-    due: RefCell<BinaryHeap<Reverse<(Micros, u64)>>>,
-    what: RefCell<BTreeMap<u64, Due>>,
-    tasks: RefCell<BTreeMap<u64, Task>>,
+    due: RefCell<BinaryHeap<Reverse<Entry>>>,
+    tasks: RefCell<Tasks>,
     ready: Ready,
     /// Polls of tasks, for the record.
     pub polls: Cell<u64>,
@@ -128,10 +197,10 @@ impl Runtime {
         if !owner.alive() {
             return;
         }
-        let task = self.number();
+        let task = self.tasks.borrow().next();
         let waker = Waker::from(Arc::new(Bell { task, ready: self.ready.clone() }));
         let job: Job = Box::pin(job);
-        self.tasks.borrow_mut().insert(task, Task { job: Some(job), owner: owner.clone(), waker });
+        self.tasks.borrow_mut().insert(Task { job: Some(job), owner: owner.clone(), waker });
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(task);
     }
 
@@ -145,9 +214,8 @@ impl Runtime {
     }
 
     fn enter(&self, at: Micros, due: Due) {
-        let number = self.number();
-        self.due.borrow_mut().push(Reverse((at.max(self.now()), number)));
-        self.what.borrow_mut().insert(number, due);
+        let (at, number) = (at.max(self.now()), self.number());
+        self.due.borrow_mut().push(Reverse(Entry { at, number, due }));
     }
 
     pub fn sleep(&self, time: Micros) -> Sleep {
@@ -165,10 +233,9 @@ impl Runtime {
     /// Ends a process: its futures are dropped at once.
     pub fn kill(&self, victim: &Proc) {
         victim.0.alive.set(false);
-        let dead: Vec<u64> =
-            self.tasks.borrow().iter().filter(|(_, task)| task.owner == *victim).map(|(number, _)| *number).collect();
+        let dead = self.tasks.borrow().of(victim);
         for number in dead {
-            let task = self.tasks.borrow_mut().remove(&number);
+            let task = self.tasks.borrow_mut().remove(number);
             drop(task);
         }
         victim.0.ended.bump();
@@ -191,12 +258,11 @@ impl Runtime {
     pub fn run_until(&self, end: Micros) {
         loop {
             self.drain();
-            let next = self.due.borrow().peek().map(|Reverse(next)| *next);
-            let Some((at, number)) = next.filter(|(at, _)| *at <= end && !self.overrun()) else { break };
-            self.due.borrow_mut().pop();
+            let next = self.due.borrow().peek().map(|Reverse(next)| next.at);
+            let Some(at) = next.filter(|at| *at <= end && !self.overrun()) else { break };
+            let popped = self.due.borrow_mut().pop();
             self.now.set(at);
-            let due = self.what.borrow_mut().remove(&number);
-            match due {
+            match popped.map(|Reverse(entry)| entry.due) {
                 Some(Due::Call(call)) => call(),
                 Some(Due::Wake(alarm)) => alarm.fire(),
                 None => {}
@@ -208,8 +274,8 @@ impl Runtime {
     /// Drops everything that still runs.
     pub fn end(&self) {
         loop {
-            let task = self.tasks.borrow_mut().pop_first();
-            let due = self.what.borrow_mut().pop_first();
+            let task = self.tasks.borrow_mut().pop();
+            let due = self.due.borrow_mut().pop();
             if task.is_none() && due.is_none() {
                 return;
             }
@@ -232,7 +298,7 @@ impl Runtime {
     fn poll(&self, number: u64) {
         let (mut job, waker, owner) = {
             let mut tasks = self.tasks.borrow_mut();
-            let Some(task) = tasks.get_mut(&number) else { return };
+            let Some(task) = tasks.get(number) else { return };
             if task.owner.0.pauses.get() > 0 {
                 task.owner.0.parked.borrow_mut().push(number);
                 return;
@@ -243,9 +309,9 @@ impl Runtime {
         self.polls.set(self.polls.get() + 1);
         let done = job.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         if done || !owner.alive() {
-            self.tasks.borrow_mut().remove(&number);
-            drop(job);
-        } else if let Some(task) = self.tasks.borrow_mut().get_mut(&number) {
+            let task = self.tasks.borrow_mut().remove(number);
+            drop((task, job));
+        } else if let Some(task) = self.tasks.borrow_mut().get(number) {
             task.job = Some(job);
         }
     }
@@ -278,86 +344,5 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         self.0.waker.borrow_mut().take();
-    }
-}
-
-/// Something that changes: whoever waits for it is woken, in order of asking.
-#[derive(Clone, Default)]
-pub struct Signal(Rc<Changing>);
-
-#[derive(Default)]
-struct Changing {
-    version: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-impl Signal {
-    pub fn bump(&self) {
-        self.0.version.set(self.0.version.get() + 1);
-        for waker in self.0.waiting.take() {
-            waker.wake();
-        }
-    }
-
-    pub fn version(&self) -> u64 {
-        self.0.version.get()
-    }
-
-    /// Returns when the version is not `known` any more, which then becomes the present one.
-    pub async fn changed(&self, known: &mut u64) {
-        std::future::poll_fn(|context| {
-            if self.0.version.get() != *known {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.0.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
-        *known = self.0.version.get();
-    }
-}
-
-/// One answer on its way. Dropping the sender without an answer ends the wait, too.
-pub struct Answer<T>(Rc<Slot<T>>);
-pub struct Question<T>(Rc<Slot<T>>);
-
-struct Slot<T> {
-    value: RefCell<Option<T>>,
-    over: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-pub fn answer<T>() -> (Question<T>, Answer<T>) {
-    let slot = Rc::new(Slot { value: RefCell::new(None), over: Cell::new(false), waker: RefCell::new(None) });
-    (Question(slot.clone()), Answer(slot))
-}
-
-impl<T> Question<T> {
-    pub fn answer(self, value: T) {
-        *self.0.value.borrow_mut() = Some(value);
-    }
-}
-
-impl<T> Drop for Question<T> {
-    fn drop(&mut self) {
-        self.0.over.set(true);
-        if let Some(waker) = self.0.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
-impl<T> Future for Answer<T> {
-    type Output = Option<T>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        if self.0.over.get() {
-            return Poll::Ready(self.0.value.borrow_mut().take());
-        }
-        *self.0.waker.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
     }
 }

@@ -196,7 +196,7 @@ impl Store {
         let world = &self.0.world;
         loop {
             let member = self.0.current.get();
-            let watch = Watch::new(member, from);
+            let watch = Watch::new(member, from, self.0.etcd.lives.get());
             loop {
                 match self.0.etcd.watch(self.0.host, &watch).await {
                     WatchNews::Mirror(mirror) => {
@@ -206,6 +206,7 @@ impl Store {
                     }
                     WatchNews::Compacted => {
                         world.count("watches that had to read anew");
+                        self.failed(member);
                         return None;
                     }
                     WatchNews::Broken => break,

@@ -17,18 +17,23 @@ fn breaks(rule: Rule, seeds: u64, invariants: &[&str]) {
 }
 
 #[test]
-fn without_the_compare_of_the_election_key_a_deposed_leader_still_writes() {
-    breaks(Rule::Leadership, 3_000, &["epochs", "eligible", "fenced", "one primary", "writable"]);
+fn without_the_compare_of_the_election_key_a_late_transaction_of_a_deposed_leader_counts() {
+    breaks(Rule::ElectionKey, 3_000, &["leaders"]);
+}
+
+#[test]
+fn without_r5_a_deposed_leader_goes_on() {
+    breaks(Rule::Leadership, 200, &["leaders", "epochs"]);
 }
 
 #[test]
 fn without_the_compare_of_the_cluster_data_decisions_are_made_from_the_past() {
-    breaks(Rule::ClusterData, 3_000, &["epochs", "eligible", "fenced", "one primary", "writable"]);
+    breaks(Rule::ClusterData, 100, &["epochs", "eligible", "fenced", "one primary", "writable"]);
 }
 
 #[test]
 fn without_the_old_keepers_promise_it_goes_on() {
-    breaks(Rule::Promised, 500, &["fenced", "one primary"]);
+    breaks(Rule::Promised, 1_000, &["fenced", "one primary"]);
 }
 
 #[test]
@@ -79,4 +84,14 @@ fn without_r10_clients_come_before_the_primary_serves() {
 #[test]
 fn without_r11_histories_are_mixed() {
     breaks(Rule::Rejoin, 500, &["histories", "durable", "writable"]);
+}
+
+#[test]
+fn without_r8_a_recruit_still_receives() {
+    breaks(Rule::Recruit, 1_000, &["eligible", "histories", "durable", "fenced"]);
+}
+
+#[test]
+fn without_r25_a_watch_grants_authority() {
+    breaks(Rule::Reading, 2_000, &["one primary", "fenced", "epochs", "eligible"]);
 }

@@ -2,7 +2,7 @@
 
 use stolon::model::{Epoch, cluster::Stage, report::PostgresState};
 
-use super::{ms, secs, town::Town};
+use super::{keeper, ms, secs, town::Town};
 use crate::decide::Step;
 
 /// `k1` was asked to end, has stopped and promised; `k1`'s last position is 1010. Stage recruit.
@@ -97,4 +97,42 @@ fn a_checkpoint_that_takes_long_is_not_waited_for_when_the_keeper_ends_anyway() 
     assert!(town.data().fencing().is_none() && town.says("its checkpoint comes first"));
     town.live(ms(300), &[]);
     assert!(town.data().fencing().is_some_and(|mark| mark.planned) && town.data().cluster.status.handover.is_none());
+}
+
+/// A keeper was restarted, and is registered again with the data that it had.
+fn return_with_data(town: &mut Town, name: &str) {
+    let data = town.data().clone();
+    let uid = data.db_of(&keeper(name)).map(|(uid, _)| uid.clone());
+    town.expire(name);
+    town.hang_up(name);
+    town.register(name);
+    town.info(name, |info| {
+        info.cluster_uid = Some(data.cluster.uid.clone());
+        info.data = Some(stolon::model::registration::DataDir { system_id: super::town::SYSTEM, db: uid });
+    });
+}
+
+#[test]
+fn an_incumbent_that_cant_put_its_key_back_is_elected_anew_though_no_standby_could_win() {
+    let mut town = Town::running(1, 1);
+    return_with_data(&mut town, "k1");
+    town.report("k1", |report| report.authority = None);
+    town.live(secs(2), &[]);
+    assert!(town.data().fencing().is_some(), "{:?}", town.last.reasons);
+    town.promise("k1", 1);
+    town.fence("p1", 1);
+    town.tick();
+    assert_eq!(town.data().epoch(), Epoch(2), "{:?}", town.last.reasons);
+}
+
+#[test]
+fn what_an_earlier_stream_said_of_leaving_is_not_believed_of_the_next() {
+    let mut town = Town::running(2, 1);
+    town.report("k1", |report| report.leaving = true);
+    town.hang_up("k1");
+    town.pass(ms(100));
+    let now = town.now;
+    town.seen.keeper_connected(now, &keeper("k1"));
+    town.step();
+    assert!(town.data().fencing().is_none(), "{:?}", town.last.reasons);
 }

@@ -296,3 +296,23 @@ fn a_position_is_stored_only_when_it_moved_far_and_not_too_often() {
     assert_eq!(town.data().dbs[&uid].status.xlog_pos, Lsn(900_000));
     assert_ne!(uid, db("none"));
 }
+
+#[test]
+fn what_was_down_through_an_outage_of_etcd_gets_its_fail_interval_from_the_outages_end() {
+    let mut town = Town::running(3, 1);
+    // Its server was ended for want of authority, and no sentinel led meanwhile.
+    town.report("k1", |report| {
+        report.postgres.state = PostgresState::Starting;
+        report.authority = None;
+    });
+    for _ in 0..250 {
+        town.pass(ms(100));
+        town.beat(&[]);
+        town.seen.settle(town.now, &town.mirror);
+    }
+    town.seen.leading_since = Some(town.now);
+    town.live(secs(19), &[]);
+    assert!(town.data().fencing().is_none(), "execution 16: {:?}", town.last.reasons);
+    town.live(secs(2), &[]);
+    assert!(town.data().fencing().is_some(), "a server that stays away is missed all the same");
+}

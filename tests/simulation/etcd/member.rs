@@ -16,7 +16,7 @@ pub enum News {
     Mirror(Arc<Mirror>),
     /// Ended by the member, or the connection broke.
     Broken,
-    /// What comes next has been forgotten.
+    /// What comes next has been forgotten, or the member has not even reached it: all must be read anew.
     Compacted,
 }
 
@@ -24,11 +24,13 @@ pub enum News {
 pub struct Watch {
     from: Cell<i64>,
     pub member: HostId,
+    /// How often the store had been replaced when this was opened.
+    lives: u64,
 }
 
 impl Watch {
-    pub fn new(member: HostId, from: i64) -> Watch {
-        Watch { from: Cell::new(from), member }
+    pub fn new(member: HostId, from: i64, lives: u64) -> Watch {
+        Watch { from: Cell::new(from), member, lives }
     }
 }
 
@@ -39,6 +41,10 @@ impl Etcd {
         let member = &self.members[host];
         let advanced: Signal = member.advanced.clone();
         let mut broken: u32 = 0;
+        if self.runs(host) && member.applied.get() < watch.from.get() {
+            self.world.rt.sleep(MS).await;
+            return News::Compacted;
+        }
         loop {
             let mut known = advanced.version();
             if !member.process.borrow().alive() || !self.world.hosts[host].powered.get() {
@@ -47,7 +53,7 @@ impl Etcd {
                 self.world.rt.sleep(if gone { 2 * SEC } else { MS }).await;
                 return News::Broken;
             }
-            if self.leaderless(host) {
+            if self.leaderless(host) || self.lives.get() != watch.lives {
                 return News::Broken;
             }
             let net = &self.world.net;

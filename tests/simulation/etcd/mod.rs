@@ -78,6 +78,8 @@ pub struct Etcd {
     pub leader: Cell<Option<HostId>>,
     lost: Cell<Option<Micros>>,
     patience: Cell<Micros>,
+    /// How often the store was replaced by an older copy.
+    pub lives: Cell<u64>,
 }
 
 impl Etcd {
@@ -91,11 +93,12 @@ impl Etcd {
         };
         let etcd = Rc::new(Etcd {
             world: world.clone(),
-            state: RefCell::new(State::new()),
+            state: RefCell::default(),
             members: (0..world.settings.databases).map(member).collect(),
             leader: Cell::new(Some(0)),
             lost: Cell::new(None),
             patience: Cell::new(ELECTION),
+            lives: Cell::new(0),
         });
         etcd.clone().look();
         etcd.clone().expire();
@@ -294,7 +297,11 @@ impl Etcd {
     /// An older copy of the store is put in place, on every member.
     pub fn restore(&self, revision: i64) {
         self.state.borrow_mut().restore(revision);
-        self.members.iter().for_each(|member| member.applied.set(revision));
+        self.lives.set(self.lives.get() + 1);
+        for member in &self.members {
+            member.applied.set(revision);
+            member.advanced.bump();
+        }
         self.world.audit.borrow_mut().restored = true;
     }
 }

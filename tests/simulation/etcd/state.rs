@@ -28,12 +28,14 @@ pub struct State {
     entries: BTreeMap<String, Entry>,
     leases: BTreeMap<i64, Lease>,
     last_lease: i64,
+    /// Cluster data were written by one whose key of the election was gone.
+    pub deposed: bool,
     /// By revision, from 1 on.
     mirrors: Vec<Arc<Mirror>>,
 }
 
-impl State {
-    pub fn new() -> State {
+impl Default for State {
+    fn default() -> State {
         let keys = Keys::new("sim", &ClusterName::parse("c").expect("a valid name"));
         let first = Mirror { revision: Revision(1), etcd_cluster: 7, ..Mirror::default() };
         State {
@@ -43,10 +45,13 @@ impl State {
             entries: BTreeMap::new(),
             leases: BTreeMap::new(),
             last_lease: 0x1000,
+            deposed: false,
             mirrors: vec![Arc::new(first)],
         }
     }
+}
 
+impl State {
     pub fn newest(&self) -> Arc<Mirror> {
         self.at(self.revision)
     }
@@ -116,6 +121,10 @@ impl State {
             // "requested lease not found"
             return Said::Unavailable;
         }
+        let election = |condition: &&Condition| String::from_utf8_lossy(&condition.key).contains("/sentinel-leader/");
+        let writes = |change: &Change| matches!(change, Change::Put { key, .. } if key.ends_with(b"/clusterdata"));
+        let stale = txn.when.iter().filter(election).any(|condition| !self.holds(condition));
+        self.deposed |= stale && txn.then.iter().any(writes);
         let mut mirror = self.next();
         for change in &txn.then {
             self.change(change, &mut mirror);

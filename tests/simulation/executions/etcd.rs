@@ -28,7 +28,7 @@ fn execution_16_the_end_of_an_outage_of_etcd_is_no_failover() {
         story.strike(Fault::NoQuorum, 0, 9.0);
         story.pass(9 * SEC);
         story.ends_well();
-        assert_eq!((story.primary(), story.epoch()), (old, epoch), "seed {seed}");
+        assert_eq!((story.primary(), story.epoch()), (old, epoch), "seed {seed}\n{}", story.log());
     }
 }
 

@@ -85,10 +85,6 @@ impl Story {
         self.town.machines[host].mode() == Some(Mode::Primary)
     }
 
-    pub fn marked(&self) -> bool {
-        self.town.etcd.state.borrow().newest().data().is_some_and(|(data, _)| data.fencing().is_some())
-    }
-
     pub fn count(&self, what: &str) -> u64 {
         self.town.world.coverage.borrow().of(what)
     }
@@ -119,8 +115,9 @@ impl Story {
         assert!(findings.is_empty(), "{findings:#?}\n{}", self.log());
     }
 
-    fn log(&self) -> String {
+    /// The last events.
+    pub fn log(&self) -> String {
         let log = self.town.world.log.as_ref().map(|log| log.borrow().clone()).unwrap_or_default();
-        log[log.len().saturating_sub(60)..].join("\n")
+        log[log.len().saturating_sub(90)..].join("\n")
     }
 }

@@ -26,7 +26,6 @@ pub fn promotes(town: &Rc<Town>, machine: &Machine, epoch: Epoch) {
             found
                 .push(format!("h{host} is promoted in epoch {epoch} with a promise of {} only", disk.journal.promised));
         }
-        let system = |other: &Rc<Machine>| other.with_data(|data| data.system_id);
         let last = audit.served.iter().next_back();
         if let Some((served, wal)) = last.filter(|(served, _)| **served < epoch) {
             let common = wal.iter().zip(&data.wal).take_while(|(a, b)| a == b).count();
@@ -34,7 +33,6 @@ pub fn promotes(town: &Rc<Town>, machine: &Machine, epoch: Epoch) {
                 found.push(format!("h{host} is promoted in epoch {epoch}, but left the history of epoch {served}"));
             }
         }
-        let _ = system;
     }
     for what in found {
         world.say(host, || format!("FOUND: {what}"));

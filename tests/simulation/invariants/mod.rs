@@ -6,6 +6,7 @@ pub mod durable;
 pub mod eligible;
 pub mod epochs;
 pub mod fenced;
+pub mod leaders;
 pub mod one_primary;
 pub mod writable;
 
@@ -15,6 +16,7 @@ use crate::town::Town;
 
 /// etcd has moved on by a revision.
 pub fn stored(town: &Rc<Town>) {
+    leaders::stored(town);
     fenced::stored(town);
     epochs::stored(town);
 }

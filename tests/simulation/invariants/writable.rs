@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// After the last fault.
-pub const BOUND: Micros = 25 * SEC;
+pub const BOUND: Micros = 22 * SEC;
 
 pub fn judge(town: &Rc<Town>) {
     let (world, settings) = (&town.world, &town.world.settings);

@@ -239,7 +239,8 @@ impl Keeper {
         self.copying(true);
         self.world.pass(100 * MS, 500 * MS).await;
         let system = self.world.audit.borrow_mut().system();
-        self.machine.disk.borrow_mut().data = Some(Data::create(system));
+        let first = self.world.audit.borrow_mut().record();
+        self.machine.disk.borrow_mut().data = Some(Data::create(system, first));
         self.copying(false);
         self.journal(|journal| (journal.branch, journal.recruit) = (None, None)).await;
         self.db_state(|state| *state = DbState { uid: Some(db.clone()), ..DbState::default() }).await;

@@ -7,9 +7,6 @@ use crate::world::HostId;
 /// A record's number, unique in the world: two histories that hold the same one share it.
 pub type Rec = u64;
 
-/// The first record of every database.
-pub const INITDB: Rec = 1;
-
 /// Position after so many records.
 pub fn lsn(records: usize) -> Lsn {
     Lsn(1000 + 100 * records as u64)
@@ -37,10 +34,11 @@ pub struct Data {
 }
 
 impl Data {
-    pub fn create(system_id: u64) -> Data {
+    /// `first` is the record that initdb leaves.
+    pub fn create(system_id: u64, first: Rec) -> Data {
         Data {
             system_id,
-            wal: vec![INITDB],
+            wal: vec![first],
             timelines: vec![(1, 0)],
             standby: false,
             upstream: None,

@@ -19,7 +19,7 @@ use stolon_keeper::{
 };
 
 pub use commit::{Commit, Refusal};
-pub use data::{Data, INITDB, Rec, lsn};
+pub use data::{Data, Rec, lsn};
 
 use crate::{
     runtime::{Proc, Signal},

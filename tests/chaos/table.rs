@@ -140,7 +140,7 @@ pub static FAULTS: &[Fault] = &[
     // The disk under its data.
     fault("stall-disk-1s", &[strike(Primary, StallDisk), at(After(1000), Primary, Mend)], stays(4)),
     fault("stall-disk", &[strike(Primary, StallDisk)], fails_over(50)),
-    // While WAL can be written clients see errors, and nobody takes over.
+    // Shorter than failInterval: clients see errors until there is room again.
     fault("fill-disk-8s", &[strike(Primary, FillDisk), at(After(8000), Primary, Mend)], recovers(20)),
     fault("fill-disk-with-wal", &[strike(Primary, FillDisk), strike(Primary, WriteMuch)], fails_over(60)),
     // A second fault in the middle of a failover. The frozen proxy makes its middle long.

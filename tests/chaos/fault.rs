@@ -139,10 +139,12 @@ pub enum Expect {
     FailsOver { within: Duration },
     /// The same primary in the same epoch, with no longer gap than this.
     Stays { watch: Duration, gap: Duration },
-    /// Commits stop at once or after so long, and nobody takes over.
+    /// Commits stop, after so long at the latest, and do not come back while it lasts.
     Blocks { after: Duration, watch: Duration },
     /// Whoever it is, somebody acknowledges again.
     Recovers { within: Duration },
+    /// A matter of the instant: only what holds for every trial is asked.
+    AnyWay { watch: Duration },
 }
 
 pub struct Fault {

@@ -13,6 +13,7 @@ use stolon_tests::{acks::Overlap, bins};
 
 use crate::{
     fault::{Fault, Mode},
+    table::FAULTS,
     trial::Outcome,
 };
 
@@ -100,8 +101,10 @@ impl Ledger {
         fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut ledger = Ledger { folder, entries: BTreeMap::new() };
         let text = fs::read_to_string(ledger.lines()).unwrap_or_default();
-        // A line that was cut off by a kill is a trial that did not end.
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).for_each(|entry| ledger.remember(entry));
+        // A line that was cut off by a kill is a trial that did not end; a fault may be gone from the table.
+        let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+        let known = |entry: &Entry| FAULTS.iter().any(|fault| fault.name == entry.fault);
+        entries.filter(known).for_each(|entry| ledger.remember(entry));
         ledger
     }
 

@@ -44,6 +44,12 @@ fn clients_stay_where_they_are_when_others_than_the_primary_are_struck() {
     some("clients_stay_where_they_are_when_others_than_the_primary_are_struck", Mode::Asynchronous, &faults);
 }
 
+#[test]
+fn nothing_acknowledged_is_lost_and_nobody_sees_two_with_synchronous_replication() {
+    let faults = ["kill-keeper-and-postgres", "cut-everything", "kill-both-standbys"];
+    some("nothing_acknowledged_is_lost_and_nobody_sees_two_with_synchronous_replication", Mode::Synchronous, &faults);
+}
+
 /// Every row in every mode, and the repeated ones: hours.
 #[test]
 #[ignore = "hours: make chaos"]

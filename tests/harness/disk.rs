@@ -62,6 +62,27 @@ impl Drop for Disk {
     }
 }
 
+/// A folder whose mounts come and go in all mount namespaces at once. `ip netns exec` gives every process a copy of all
+/// mounts, also of those of other tests, and a copy would keep a disk alive that was unmounted here.
+pub struct Rack {
+    folder: PathBuf,
+}
+
+impl Rack {
+    pub fn new(folder: &Path) -> Rack {
+        run(Command::new("mount").arg("--bind").arg(folder).arg(folder));
+        let rack = Rack { folder: folder.to_owned() };
+        run(Command::new("mount").arg("--make-shared").arg(folder));
+        rack
+    }
+}
+
+impl Drop for Rack {
+    fn drop(&mut self) {
+        unmount(&self.folder);
+    }
+}
+
 /// Lets go what hangs below a folder: a process that writes there can't be killed before.
 pub fn thaw_below(folder: &Path) {
     mounts_below(folder).iter().for_each(|mount| thaw(mount));
@@ -69,7 +90,8 @@ pub fn thaw_below(folder: &Path) {
 
 /// Unmounts everything below a folder, for a test process that was killed before it could.
 pub fn sweep(folder: &Path) {
-    for mount in mounts_below(folder) {
+    // What was mounted last lies in what was mounted before.
+    for mount in mounts_below(folder).into_iter().rev() {
         unmount(&mount);
         let _ = fs::remove_file(mount.with_extension("img"));
     }

@@ -15,7 +15,7 @@ use crate::{
     bins,
     certs::{Authority, Holder},
     cluster::{BASE, CLUSTER},
-    disk::Disk,
+    disk::{Disk, Rack},
     etcd::{Etcd, Place},
     keys::Keys,
     netns::{Host, Network},
@@ -64,6 +64,8 @@ pub struct Stage<'a> {
     holders: Vec<Holder>,
     actors: Vec<Actor>,
     disks: Vec<(usize, Disk)>,
+    /// Where the disks are; unmounted after them.
+    rack: Option<Rack>,
     relays: Vec<(usize, Process)>,
 }
 
@@ -89,6 +91,7 @@ impl<'a> Stage<'a> {
             holders,
             actors: Vec::new(),
             disks: Vec::new(),
+            rack: None,
             relays: Vec::new(),
         };
         stage.furnish(&plan);
@@ -106,13 +109,14 @@ impl<'a> Stage<'a> {
         if let Some(spec) = &plan.spec {
             std::fs::write(folder.join("spec.json"), spec.to_string()).expect("the specification's file");
         }
+        let data = self.test.subfolder("data");
+        self.rack = plan.disk.map(|_| Rack::new(&data));
         for (host, _) in plan.hosts.iter().enumerate().filter(|(_, roles)| roles.contains(&Role::Keeper)) {
             // Hosts of one machine share its file system.
             let sockets = self.test.subfolder(&format!("s{host}"));
             std::fs::set_permissions(&sockets, PermissionsExt::from_mode(0o777)).expect("the sockets' folder");
-            let mount = self.test.subfolder("data").join(format!("disk{host}"));
             if let Some(size) = plan.disk {
-                self.disks.push((host, Disk::new(&mount, size)));
+                self.disks.push((host, Disk::new(&data.join(format!("disk{host}")), size)));
             }
         }
     }
@@ -280,6 +284,7 @@ impl Drop for Stage<'_> {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.disks.clear();
+        self.rack = None;
     }
 }
 

@@ -236,6 +236,12 @@ fn fit(case: &Case<'_>, uid: &DbUid, db: &Db, facts: Facts<'_>) -> Result<(), St
     if facts.leaving() {
         return Err("its keeper ends".into());
     }
+    // What ends a primary makes none (R13): two full disks would hand the role to and fro.
+    if let Some(age) = facts.report().and_then(|report| report.postgres.probe_age)
+        && age >= case.spec.fail_interval
+    {
+        return Err(format!("its PostgreSQL has not worked for {} s", age.as_secs()));
+    }
     if db.spec.init_mode != DbInitMode::None && !facts.serves(uid, false) && facts.promised() < case.epoch() {
         return Err("its copy is not complete".into());
     }

@@ -316,3 +316,16 @@ fn what_was_down_through_an_outage_of_etcd_gets_its_fail_interval_from_the_outag
     town.live(secs(2), &[]);
     assert!(town.data().fencing().is_some(), "a server that stays away is missed all the same");
 }
+
+#[test]
+fn a_standby_that_does_not_work_either_is_no_candidate() {
+    let mut town = Town::running(2, 1);
+    town.report("k2", |report| report.postgres.probe_age = Some(secs(21)));
+    town.report("k1", |report| report.postgres.probe_age = Some(secs(21)));
+    town.step();
+    assert!(
+        town.data().fencing().is_none() && town.says("its PostgreSQL has not worked for 21 s"),
+        "{:?}",
+        town.last.reasons
+    );
+}

@@ -13,7 +13,7 @@ use stolon::{
 use stolon_keeper::{
     authority::Authority,
     journal::{Branch, DbState, Journal},
-    plan::{Claim, Crash, Data, Leaving, Method, Plan, Process, Situation, Step, plan},
+    plan::{Claim, Crash, Data, Leaving, Method, Plan, Process, Situation, Step, interrupts, plan},
 };
 
 use super::{
@@ -42,6 +42,8 @@ pub struct Body {
     position: Option<WalPosition>,
     prepared: Epoch,
     leaving: Leaving,
+    /// The step that is under way.
+    busy: Option<Step>,
     /// Its watch shows nothing new.
     pub lags: bool,
     /// Its keepalives are not answered.
@@ -72,6 +74,7 @@ impl Body {
             position: None,
             prepared: Epoch::NONE,
             leaving: Leaving::No,
+            busy: None,
             lags: false,
             unanswered: false,
         };
@@ -178,10 +181,23 @@ impl Body {
             Ok(plan) => {
                 let fault = if plan.fault { "FAULT: " } else { "" };
                 let wait = plan.revisit.map(|at| format!(", again in {} ms", at.since(now).as_millis()));
-                format!("{right}{reading}{} ({fault}{}{})", step(&plan.step), plan.why, wait.unwrap_or_default())
+                let now = format!("{} ({fault}{}{})", step(&plan.step), plan.why, wait.unwrap_or_default());
+                match &self.busy {
+                    Some(busy) if interrupts(&plan.step, busy) => {
+                        format!("{right}{reading}drops `{}`: {now}", step(busy))
+                    }
+                    Some(busy) => format!("{right}{reading}goes on with `{}`, then: {now}", step(busy)),
+                    None => format!("{right}{reading}{now}"),
+                }
             }
             Err(trouble) => format!("no plan: {trouble}"),
         }
+    }
+
+    /// It begins the step that its plan gives now.
+    pub fn begin(&mut self, now: Moment) -> Result<(), Trouble> {
+        self.busy = Some(self.plan(now)?.step);
+        Ok(())
     }
 
     /// One fact of the keeper is another one now.
@@ -218,6 +234,7 @@ impl Body {
                     _ => self.upstream()?,
                 }
             }
+            "busy" => self.busy = self.busy.take().filter(|_| value != "no"),
             "applied" => self.applied = yes(value)?,
             "restricted" => self.restricted = yes(value)?,
             "caught-up" => self.caught_up = yes(value)?,

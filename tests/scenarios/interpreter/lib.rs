@@ -5,6 +5,7 @@ mod args;
 mod events;
 mod keeper_body;
 mod proxy_post;
+mod reports;
 mod script;
 mod text;
 #[path = "../../../sentinel/decide/tests/town.rs"]

@@ -52,6 +52,8 @@ pub struct World {
     pub posts: BTreeMap<String, Post>,
     /// The key `primary`, taken away for a while.
     pub lost: Option<Held<PrimaryKey>>,
+    /// The store, as it was once.
+    pub snapshot: Option<stolon::store::Mirror>,
     /// No sentinel leads.
     pub leaderless: bool,
     /// The sentinel works, and nobody asks what it does.
@@ -81,6 +83,7 @@ impl World {
             bodies: BTreeMap::new(),
             posts: BTreeMap::new(),
             lost: None,
+            snapshot: None,
             leaderless: false,
             quiet: true,
             lines: Vec::new(),

@@ -345,7 +345,12 @@ impl World {
             seen.push((name.clone(), post.tell()));
         }
         for (name, line) in seen {
-            if self.shown.insert(name.clone(), line.clone()).as_ref() != Some(&line) {
+            // While time passes, a countdown is no news.
+            let gist = |line: &str| line.split(", again in ").next().unwrap_or_default().to_owned();
+            let known = self.shown.insert(name.clone(), line.clone());
+            let passing = self.passing.is_some();
+            let same = known.is_some_and(|known| known == line || passing && gist(&known) == gist(&line));
+            if !same {
                 self.say(format!("{name}: {line}"));
             }
         }

@@ -1,12 +1,14 @@
 //! The interpreter of the scenario scripts: a small cluster of values in which people's words (`dies k1`) become events, and
 //! what the pure cores answer becomes lines of text. It knows the cores' public faces only, and no process, socket or clock.
 
+mod answers;
 mod args;
 mod events;
 mod keeper_body;
 mod proxy_post;
 mod reports;
 mod script;
+mod store;
 mod text;
 #[path = "../../../sentinel/decide/tests/town.rs"]
 pub mod town;

@@ -17,6 +17,11 @@ impl World {
     /// Promises, recruits, reports.
     pub fn keeper_says(&mut self, command: &Command) -> Result<bool, Trouble> {
         match command.verb.as_str() {
+            "promises" | "recruited" | "postgres-ends" | "reports" => self.heard(command.name()?)?,
+            "registration-of" => self.registered(command.name()?)?,
+            _ => {}
+        }
+        match command.verb.as_str() {
             "promises" => {
                 let name = command.name()?;
                 self.held.remove(name);
@@ -41,7 +46,7 @@ impl World {
                 let name = command.name()?;
                 self.held.insert(name.to_owned());
                 let uid = keeper(name);
-                let peer = self.town.seen.keepers.get(&uid).ok_or("nobody knows this keeper")?;
+                let peer = &self.town.seen.keepers[&uid];
                 let mut report = peer.report.as_ref().map(|(report, _)| report.clone()).unwrap_or_default();
                 for (key, value) in command.pairs() {
                     tell(&mut report, key, value)?;
@@ -56,6 +61,17 @@ impl World {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    fn registered(&self, name: &str) -> Result<(), Trouble> {
+        let there = self.town.mirror.keepers.contains_key(&keeper(name));
+        if there { Ok(()) } else { Err(format!("{name} is not registered")) }
+    }
+
+    fn heard(&self, name: &str) -> Result<(), Trouble> {
+        self.registered(name)?;
+        let there = self.town.seen.keepers.contains_key(&keeper(name));
+        if there { Ok(()) } else { Err(format!("{name} has no stream to this sentinel")) }
     }
 
     fn register_as(&mut self, name: &str, key: &str, value: &str) -> Result<(), Trouble> {

@@ -113,10 +113,11 @@ fn named(
 /// Those that are heard come first: whoever fell silent after its recruit would not promote.
 fn best(case: &Case<'_>, mut recruits: Vec<(bool, WalPosition, &DbUid, &Db)>) -> Option<Winner> {
     recruits.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)).then_with(|| a.2.cmp(b.2)));
-    let (_, position, db, spec) = recruits.first()?;
+    let (heard, position, db, spec) = recruits.first()?;
     let lag = known_position(case).map_or(0, |known| known.ahead_of(position.lsn));
-    let why =
-        format!("highest of {} recruits at {position}, {lag} bytes behind the last known position", recruits.len());
+    let equals = recruits.iter().filter(|other| other.0 == *heard).count();
+    let kind = if equals < recruits.len() { "recruits that are heard" } else { "recruits" };
+    let why = format!("highest of {equals} {kind} at {position}, {lag} bytes behind the last known position");
     Some(Winner { db: (*db).clone(), keeper: spec.spec.keeper_uid.clone(), position: Some(*position), why })
 }
 

@@ -47,6 +47,9 @@ pub fn suspect(case: &Case<'_>, plan: &mut Decision) -> Option<Suspicion> {
     if let Some(found) = never_ready(case, keeper, plan) {
         return Some(found);
     }
+    if booting(case, facts) {
+        return None;
+    }
     if case.hears(keeper) {
         let heard = facts.last().map_or(case.now, |(_, at)| at);
         plan.again(heard + case.spec.suspect_interval + Duration::from_millis(1));
@@ -137,6 +140,14 @@ fn key_gone(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut De
     }
     let cause = format!("keeper {keeper} lost its authority for epoch {}", case.epoch());
     Some(Suspicion { cause, dead: false, planned: false, to: None })
+}
+
+/// Cold start (R9): without its key, and not heard since this sentinel began, the incumbent may still be booting. That nobody
+/// reaches it says nothing then; `key_gone` asks again.
+fn booting(case: &Case<'_>, facts: Facts<'_>) -> bool {
+    let known = facts.peer.is_some_and(|peer| peer.report.is_some());
+    let young = case.seen.leading_since.is_none_or(|since| case.now.since(since) < case.spec.fail_interval);
+    young && !known && case.since(Timer::PrimaryKeyGone(case.epoch())).is_some()
 }
 
 /// A winner that does not come up.

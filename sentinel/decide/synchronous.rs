@@ -124,7 +124,7 @@ fn list(case: &Case<'_>, next: &ClusterData, plan: &mut Decision) -> (Names, boo
             list.insert(uid);
         }
     }
-    tell(case, next, &named, &list, plan);
+    tell(case, next, &named, &electable, &list, plan);
     let blocked = list.len() < min;
     let live = list.iter().filter(|uid| lives(uid)).count();
     if live < min {
@@ -135,7 +135,7 @@ fn list(case: &Case<'_>, next: &ClusterData, plan: &mut Decision) -> (Names, boo
     (list, blocked)
 }
 
-fn tell(case: &Case<'_>, next: &ClusterData, before: &Names, after: &Names, plan: &mut Decision) {
+fn tell(case: &Case<'_>, next: &ClusterData, before: &Names, had: &Names, after: &Names, plan: &mut Decision) {
     let keeper = |uid: &DbUid| {
         let db = next.dbs.get(uid).or_else(|| case.data.dbs.get(uid));
         db.map_or_else(String::new, |db| format!(" on keeper {}", db.spec.keeper_uid))
@@ -144,7 +144,8 @@ fn tell(case: &Case<'_>, next: &ClusterData, before: &Names, after: &Names, plan
         plan.because(format!("db {uid}{} becomes a synchronous standby", keeper(uid)));
     }
     for uid in before.difference(after) {
-        plan.because(format!("db {uid}{} is no synchronous standby any more: enough others are in sync", keeper(uid)));
+        let why = if had.contains(uid) { "enough others are in sync" } else { "it was not in sync yet" };
+        plan.because(format!("db {uid}{} is no synchronous standby any more: {why}", keeper(uid)));
     }
 }
 

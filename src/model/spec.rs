@@ -217,6 +217,9 @@ impl StoredSpec {
     pub fn resolve(&self) -> Result<Spec, BadSpec> {
         let or = |value: Option<GoDuration>, default: Duration| value.map_or(default, |d| d.0);
         let secs = Duration::from_secs;
+        if let Some(role) = self.role.as_deref().filter(|role| *role != "master") {
+            return Err(BadSpec(format!("role {role} is not supported by this version: only master is")));
+        }
         let spec = Spec {
             sleep_interval: or(self.sleep_interval, SLEEP_INTERVAL),
             request_timeout: or(self.request_timeout, secs(10)),

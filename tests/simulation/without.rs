@@ -83,7 +83,7 @@ fn without_r10_clients_come_before_the_primary_serves() {
 
 #[test]
 fn without_r11_histories_are_mixed() {
-    breaks(Rule::Rejoin, 500, &["histories", "durable", "writable"]);
+    breaks(Rule::Rejoin, 500, &["histories", "durable", "writable", "whole"]);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use crate::{keeper::host_of, postgres::Mode, town::Town};
 pub fn judge(town: &Rc<Town>) {
     let mirror = town.etcd.state.borrow().newest();
     let Some((data, _)) = mirror.data() else { return };
-    let Some(primary) = town.primary().filter(|host| town.machines[*host].mode() == Some(Mode::Primary)) else { return };
+    let Some(primary) = town.primary().filter(|host| town.machines[*host].mode() == Some(Mode::Primary)) else {
+        return;
+    };
     for db in data.dbs.values() {
         let host = host_of(&db.spec.keeper_uid);
         let server = town.machines[host].running();

@@ -8,6 +8,7 @@ pub mod epochs;
 pub mod fenced;
 pub mod leaders;
 pub mod one_primary;
+pub mod whole;
 pub mod writable;
 
 use std::rc::Rc;
@@ -25,5 +26,6 @@ pub fn stored(town: &Rc<Town>) {
 pub fn at_the_end(town: &Rc<Town>) {
     writable::judge(town);
     calm::judge(town);
+    whole::judge(town);
     durable::judge(town);
 }

@@ -39,7 +39,7 @@ impl Settings {
             suspect_interval: millis(&mut rng, 700, 1500),
             fail_interval: millis(&mut rng, 3000, 8000),
             proxy_check_interval: millis(&mut rng, 500, 900),
-            proxy_timeout: millis(&mut rng, 1000, 4000),
+            proxy_timeout: millis(&mut rng, 3000, 6000),
             convergence_timeout: millis(&mut rng, 4000, 9000),
             init_timeout: millis(&mut rng, 8000, 15_000),
             db_wait_ready_timeout: millis(&mut rng, 5000, 10_000),

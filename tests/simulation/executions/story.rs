@@ -85,10 +85,6 @@ impl Story {
         self.town.machines[host].mode() == Some(Mode::Primary)
     }
 
-    pub fn marked(&self) -> bool {
-        self.town.etcd.state.borrow().newest().data().is_some_and(|(data, _)| data.fencing().is_some())
-    }
-
     pub fn count(&self, what: &str) -> u64 {
         self.town.world.coverage.borrow().of(what)
     }

@@ -49,10 +49,10 @@ impl Settings {
             ..StoredSpec::automatic()
         };
         Settings {
-            databases: if rng.percent(75) { 3 } else { 2 + rng.pick(&[2, 3]) },
+            databases: if rng.percent(85) { 3 } else { 2 + rng.pick(&[2, 3]) },
             proxies: 2,
             drift: rng.pick(&[0, 100, 5_000]),
-            heartbeat: rng.within(200, 500) * MS,
+            heartbeat: rng.within(250, 500) * MS,
             late: rng.pick(&[0, 5, 50]),
             write_pause: rng.within(200, 500) * MS,
             calm: 6 * SEC,

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 use stolon_tests::{
-    Cluster, ClusterOptions, Weight, cluster::CLUSTER, eventually, proc, process::complete, run, runner::report,
-    volume::Volume, writer::Writer,
+    Cluster, ClusterOptions, Weight, cluster::CLUSTER, disk::Disk, eventually, netns, proc, process::complete, run,
+    runner::report, writer::Writer,
 };
 
 /// How the primary's server is made unfit, and what makes it well again.
@@ -15,36 +15,43 @@ struct Trouble {
     name: &'static str,
     /// What status says.
     words: &'static str,
-    hit: fn(&Cluster, &Volume),
-    heal: fn(&Volume),
+    hit: fn(&Cluster, &Disk),
+    heal: fn(&Disk),
 }
 
 #[test]
 fn a_stopped_postmaster_is_seen_and_fails_over() {
-    let hit = |cluster: &Cluster, _: &Volume| proc::signal(cluster.keepers[0].postmaster().unwrap(), Signal::STOP);
+    let hit = |cluster: &Cluster, _: &Disk| proc::signal(cluster.keepers[0].postmaster().unwrap(), Signal::STOP);
     let words = "PostgreSQL does not serve a new connection";
     unfit(Trouble { name: "unfit-postmaster", words, hit, heal: |_| () });
 }
 
 #[test]
 fn a_disk_that_hangs_is_seen_and_fails_over() {
-    let hit = |_: &Cluster, volume: &Volume| volume.freeze();
-    unfit(Trouble { name: "unfit-hung-disk", words: "its disk hangs", hit, heal: Volume::thaw });
+    let hit = |_: &Cluster, disk: &Disk| disk.freeze();
+    unfit(Trouble { name: "unfit-hung-disk", words: "its disk hangs", hit, heal: Disk::mend });
 }
 
 #[test]
 fn a_full_disk_is_seen_and_fails_over() {
-    let hit = |_: &Cluster, volume: &Volume| volume.fill();
-    unfit(Trouble { name: "unfit-full-disk", words: "is full", hit, heal: Volume::release });
+    let hit = |_: &Cluster, disk: &Disk| disk.fill();
+    unfit(Trouble { name: "unfit-full-disk", words: "is full", hit, heal: Disk::mend });
 }
 
+/// MiB: room for a small database and its WAL.
+const ROOM: u64 = 512;
+
 fn unfit(trouble: Trouble) {
+    // Mounting a file system needs root, as namespaces do.
+    if !netns::allowed(trouble.name) {
+        return;
+    }
     run(trouble.name, Weight::Cluster, async |test| {
         let spec = json!({"initMode": "new", "usePgrewind": true, "failInterval": "5s"});
         let options = ClusterOptions { keepers: 0, spec: Some(spec), ..Default::default() };
         let mut cluster = Cluster::launch(test, options.clone()).await;
         let place = cluster.test.folder().join("data/postgres0");
-        let Some(volume) = Volume::mount(trouble.name, &place) else { return };
+        let disk = Disk::new(&place, ROOM);
         cluster.add_keeper(&options);
         assert_eq!(cluster.primary().await.0, 0);
         cluster.add_keeper(&options);
@@ -53,7 +60,7 @@ fn unfit(trouble: Trouble) {
         let writer = Writer::start(cluster.proxy()).await;
         let server = writer.server();
         let at = Instant::now();
-        (trouble.hit)(&cluster, &volume);
+        (trouble.hit)(&cluster, &disk);
         let words = trouble.words;
         eventually(&format!("{words:?} in the status"), Duration::from_secs(6), async || {
             let text = status(&cluster);
@@ -66,10 +73,10 @@ fn unfit(trouble: Trouble) {
         report(&format!("MOVED {} {}", trouble.name, at.elapsed().as_millis()));
         let (new, next) = cluster.primary().await;
         assert!(new == 1 && next > epoch, "keeper {new} in epoch {next}");
-        (trouble.heal)(&volume);
+        (trouble.heal)(&disk);
         cluster.settled().await;
         writer.finish().await.is_clean_but_for(3);
-        drop(volume);
+        drop(disk);
     });
 }
 

@@ -23,7 +23,6 @@ pub mod series;
 pub mod sql;
 pub mod stage;
 pub mod tools;
-pub mod volume;
 pub mod wait;
 pub mod writer;
 

@@ -19,7 +19,7 @@ use crate::runner::report;
 pub fn allowed(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        report(&format!("SKIPPED {test}: network namespaces need root"));
+        report(&format!("SKIPPED {test}: network namespaces and mounts need root"));
     }
     root
 }

@@ -27,7 +27,7 @@ fn some(test: &str, mode: Mode, names: &[&str]) {
 
 #[test]
 fn another_host_takes_over_when_processes_of_the_primary_die_or_freeze() {
-    let faults = ["kill-postgres", "kill-keeper-and-postgres", "freeze-keeper-and-postgres", "kill-primary-host"];
+    let faults = ["kill-postgres", "freeze-keeper", "freeze-keeper-and-postgres", "kill-primary-host"];
     some("another_host_takes_over_when_processes_of_the_primary_die_or_freeze", Mode::Asynchronous, &faults);
 }
 
@@ -46,7 +46,7 @@ fn clients_stay_where_they_are_when_others_than_the_primary_are_struck() {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nobody_sees_two_with_synchronous_replication() {
-    let faults = ["kill-keeper-and-postgres", "cut-everything", "kill-both-standbys"];
+    let faults = ["kill-keeper-and-postgres", "winner-dies-when-elected", "kill-both-standbys"];
     some("nothing_acknowledged_is_lost_and_nobody_sees_two_with_synchronous_replication", Mode::Synchronous, &faults);
 }
 

@@ -191,11 +191,11 @@ mod tests {
         let expected = [
             "INFO no route: nothing has been read from etcd yet",
             "INFO routing to the primary epoch=3 keeper=k3 target=\"127.0.0.1:5003\"",
-            "INFO fenced{epoch=3 connections=0}: the epoch ends, cutting its connections epoch=3 connections=0",
-            "INFO fenced{epoch=3 connections=0}: no connection of the epoch is left epoch=3 connections=0 took_ms=0",
+            "INFO fenced{rule=\"R7\" epoch=3 connections=0}: the epoch ends, cutting its connections epoch=3 connections=0",
+            "INFO fenced{rule=\"R7\" epoch=3 connections=0}: no connection of the epoch is left epoch=3 connections=0 took_ms=0",
             "INFO no route: epoch 3 has ended, its successor is being chosen",
             "INFO no route: the primary of epoch 4 does not serve yet",
-            "INFO routed{epoch=4 keeper=\"k4\" target=\"127.0.0.1:5004\"}: routing to the primary epoch=4 keeper=k4 target=\"127.0.0.1:5004\"",
+            "INFO routed{rule=\"R10\" epoch=4 keeper=\"k4\" target=\"127.0.0.1:5004\"}: routing to the primary epoch=4 keeper=k4 target=\"127.0.0.1:5004\"",
             "INFO no route for new connections, open ones go on: the primary of epoch 4 does not serve yet epoch=4",
         ];
         assert_eq!(lines, expected, "{lines:#?}");
@@ -208,7 +208,7 @@ mod tests {
             gate.registered(lease(until), now)
         }]);
         assert!(
-            lines.iter().any(|line| line.starts_with("INFO fenced{epoch=3") && line.contains("is left")),
+            lines.iter().any(|line| line.starts_with("INFO fenced{rule=\"R7\" epoch=3") && line.contains("is left")),
             "{lines:#?}"
         );
     }

@@ -56,6 +56,8 @@ pub struct Guard {
     armed: Option<Armed>,
     /// A keeper is connected.
     keeper: bool,
+    /// The armed server's postmaster has ended, and its keeper was there to see to the rest.
+    ended: bool,
 }
 
 impl Guard {
@@ -94,6 +96,7 @@ impl Guard {
 
     fn take(&mut self, armed: Option<Armed>) -> Verdict {
         self.armed = armed;
+        self.ended &= armed.is_some_and(|armed| armed.postmaster.is_none());
         Verdict::Taken
     }
 
@@ -103,6 +106,7 @@ impl Guard {
         match &mut self.armed {
             Some(armed) if armed.postmaster == Some(id) && self.keeper => {
                 armed.postmaster = None;
+                self.ended = true;
                 Next::Wait
             }
             Some(armed) if armed.postmaster == Some(id) => Next::Kill,
@@ -111,11 +115,11 @@ impl Guard {
     }
 
     pub fn killed(&mut self) {
-        self.armed = None;
+        (self.armed, self.ended) = (None, false);
     }
 
     pub fn next(&self, now: Moment) -> Next {
-        if self.expired(now) {
+        if self.expired(now) || self.ended && !self.keeper {
             Next::Kill
         } else if self.armed.is_none() && !self.keeper {
             Next::Exit

@@ -101,6 +101,23 @@ fn it_ends_with_postgres_when_no_keeper_is_there() {
     assert_eq!(alone.next(at(2000)), Next::Exit);
 }
 
+/// Both may end at once; which of them the guard hears of first is chance.
+#[test]
+fn a_keeper_that_goes_right_after_its_server_leaves_the_rest_to_the_guard() {
+    let mut one = guard();
+    assert_eq!(one.postgres_ended(SERVER), Next::Wait);
+    one.keeper_gone();
+    assert_eq!(one.next(at(1001)), Next::Kill);
+    one.killed();
+    assert_eq!(one.next(at(1002)), Next::Exit);
+    let mut other = guard();
+    other.postgres_ended(SERVER);
+    assert_eq!(other.told(Order::Disarm, at(1001)), Verdict::Taken, "the keeper has seen to it");
+    other.told(Order::Arm(Armed { postmaster: None, ..armed(3, 77, 5000) }), at(1002));
+    other.keeper_gone();
+    assert_eq!(other.next(at(1003)), Next::Wait, "armed for the next server");
+}
+
 #[test]
 fn frames_carry_everything_and_another_version_is_refused() {
     let unknown = Armed { postmaster: None, ..armed(1, -5, 3) };

@@ -80,3 +80,28 @@ fn without_r11_histories_are_mixed() {
 fn without_r8_a_recruit_still_receives() {
     breaks(Rule::Recruit, 1_000, &["eligible", "histories", "durable", "fenced", "whole"]);
 }
+
+#[test]
+fn without_r18s_proof_a_standby_is_elected_that_lacks_what_was_acknowledged() {
+    breaks(Rule::Grow, 1_000, &["durable", "enough", "visible"]);
+}
+
+#[test]
+fn without_r18s_order_postgres_acknowledges_what_an_electable_standby_lacks() {
+    breaks(Rule::Shrink, 500, &["durable", "enough", "visible"]);
+}
+
+#[test]
+fn without_r19_too_few_standbys_have_what_is_acknowledged() {
+    breaks(Rule::Block, 500, &["enough", "durable"]);
+}
+
+#[test]
+fn without_r21_a_member_is_elected_that_a_first_list_only_named() {
+    breaks(Rule::FirstList, 1_000, &["durable", "visible", "enough"]);
+}
+
+#[test]
+fn without_r21s_blocking_name_the_first_commits_do_not_wait() {
+    breaks(Rule::FirstWait, 500, &["enough", "durable"]);
+}

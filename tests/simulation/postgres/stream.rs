@@ -6,7 +6,7 @@ use std::{rc::Rc, time::Duration};
 use super::{Follower, Machine, Mode, Rec, Server};
 use crate::{
     net::Class,
-    runtime::Proc,
+    runtime::{Micros, Proc},
     world::{HostId, MS, SEC},
 };
 
@@ -36,6 +36,7 @@ impl Machine {
                         let still = self.with_data(|data| data.upstream).flatten() == Some(upstream);
                         if still && server.mode.get() == Mode::Recovery {
                             server.receiving.set(Some(session));
+                            server.heard.set(self.world.rt.now());
                             server.moved.bump();
                         }
                     } else {
@@ -47,6 +48,10 @@ impl Machine {
                         biased;
                         () = server.moved.changed(&mut known) => {}
                         () = self.world.rt.sleep(2 * SEC) => {}
+                    }
+                    let silent = self.world.rt.now() - server.heard.get() > SILENCE.as_micros() as Micros;
+                    if silent && server.receiving.take().is_some() {
+                        server.moved.bump();
                     }
                 }
             }
@@ -64,7 +69,8 @@ impl Machine {
             reply.send(accepted.map(|sender| {
                 let session = there.world.audit.borrow_mut().record();
                 let from = own.wal.len();
-                sender.followers.borrow_mut().insert(host, Follower { session, flushed: from });
+                let name = own.name.as_str().into();
+                sender.followers.borrow_mut().insert(host, Follower { session, name, flushed: from });
                 sender.moved.bump();
                 let job = there.clone().send(sender.clone(), standby, ours, session, from);
                 there.world.rt.spawn(&sender.process, job);
@@ -146,7 +152,7 @@ impl Machine {
     }
 
     /// The end of a stream has arrived.
-    fn cut(&self, session: u64) {
+    pub(super) fn cut(&self, session: u64) {
         if let Some(server) = &*self.server.borrow()
             && server.receiving.get() == Some(session)
         {
@@ -167,6 +173,7 @@ impl Machine {
         if server.receiving.get() != Some(piece.session) || server.mode.get() != Mode::Recovery {
             return None;
         }
+        server.heard.set(self.world.rt.now());
         let own = self.with_data(|data| data.wal.len())?;
         if own < piece.from {
             return None;
@@ -180,8 +187,10 @@ impl Machine {
             });
             self.look_for_mixture(&piece);
         }
+        let flushed = own.max(piece.from + piece.records.len());
         self.world.pass(50, 500).await;
-        self.with_data(|data| data.wal.len())
+        // A walreceiver that was ended meanwhile answers no more.
+        (server.receiving.get() == Some(piece.session)).then_some(flushed)
     }
 
     /// R11: what is followed must go on where this history stands.

@@ -72,7 +72,7 @@ fn without_r21_execution_10_loses_what_was_acknowledged() {
     let found = (210..220).find_map(|seed| {
         let story = second_failover(seed, Without::rule(Rule::FirstList));
         story.pass(20_000 * MS);
-        story.found(&["durable"]).into_iter().next()
+        story.found(&["durable"]).first().map(|found| format!("seed {seed}, {found}"))
     });
     println!("FirstList: {}", found.expect("nothing went wrong in 10 histories"));
 }
@@ -127,8 +127,12 @@ fn a_restarted_primary_shows_nothing_that_its_standbys_lack() {
 
 #[test]
 fn without_r20_clients_read_what_is_lost_afterwards() {
-    let found = (230..240)
-        .find_map(|seed| restart_alone(seed, Without::rule(Rule::Admit)).found(&["visible"]).into_iter().next());
+    let found = (230..240).find_map(|seed| {
+        restart_alone(seed, Without::rule(Rule::Admit))
+            .found(&["visible"])
+            .first()
+            .map(|found| format!("seed {seed}, {found}"))
+    });
     println!("Admit: {}", found.expect("nothing went wrong in 10 histories"));
 }
 
@@ -163,7 +167,11 @@ fn a_list_that_begins_counts_nobody_before_commits_wait() {
 
 #[test]
 fn without_r18s_proof_a_standby_is_elected_that_lacks_what_was_acknowledged() {
-    let found =
-        (240..260).find_map(|seed| list_begins(seed, Without::rule(Rule::Grow)).found(&["durable"]).into_iter().next());
+    let found = (240..260).find_map(|seed| {
+        list_begins(seed, Without::rule(Rule::Grow))
+            .found(&["durable"])
+            .first()
+            .map(|found| format!("seed {seed}, {found}"))
+    });
     println!("Grow: {}", found.expect("nothing went wrong in 20 histories"));
 }

@@ -1,7 +1,7 @@
 //! Streaming replication: a standby's walreceiver connects to where its settings say; the primary's walsender sends what is
 //! flushed, and learns what the standby has flushed.
 
-use std::{rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use super::{Follower, Machine, Mode, Rec, Server};
 use crate::{
@@ -27,6 +27,7 @@ struct Piece {
 impl Machine {
     /// The walreceiver, and who starts it again.
     pub(super) async fn receive(self: Rc<Machine>, server: Rc<Server>) {
+        let mut look = pin!(self.world.rt.sleep(2 * SEC));
         loop {
             let mut known = server.moved.version();
             let upstream = self.with_data(|data| data.upstream).flatten();
@@ -47,7 +48,7 @@ impl Machine {
                     tokio::select! {
                         biased;
                         () = server.moved.changed(&mut known) => {}
-                        () = self.world.rt.sleep(2 * SEC) => {}
+                        () = &mut look => look.set(self.world.rt.sleep(2 * SEC)),
                     }
                     let silent = self.world.rt.now() - server.heard.get() > SILENCE.as_micros() as Micros;
                     if silent && server.receiving.take().is_some() {
@@ -90,6 +91,7 @@ impl Machine {
         from: usize,
     ) {
         let mut sent = from;
+        let mut keepalive = pin!(self.world.rt.sleep(2 * SEC));
         loop {
             let mut known = sender.moved.version();
             let current = sender.followers.borrow().get(&to.host).is_some_and(|follower| follower.session == session);
@@ -111,7 +113,7 @@ impl Machine {
                     biased;
                     () = sender.moved.changed(&mut known) => continue,
                     // A keepalive, to see whether the other end is there.
-                    () = self.world.rt.sleep(2 * SEC) => {}
+                    () = &mut keepalive => keepalive.set(self.world.rt.sleep(2 * SEC)),
                 }
             }
             let end = piece.from + piece.records.len();

@@ -102,7 +102,11 @@ fn named(
     plan: &mut Decision,
 ) -> Option<Winner> {
     let Some(to) = &mark.to else { return best(case, recruits).or_else(|| incumbent(case, mark, plan)) };
-    let (asked, others): (Vec<_>, Vec<_>) = recruits.into_iter().partition(|(.., db)| wanted(mark, db) == Some(true));
+    // An old primary that was killed while it stopped has not told its end: a recruit that is further shows what would be lost.
+    let furthest = recruits.iter().map(|(_, position, ..)| position.lsn).max().unwrap_or_default();
+    let lacks = |position: &WalPosition| position.lsn < furthest && !synchronous::in_force(case);
+    let (asked, others): (Vec<_>, Vec<_>) =
+        recruits.into_iter().partition(|(_, position, _, db)| wanted(mark, db) == Some(true) && !lacks(position));
     if let Some(winner) = best(case, asked) {
         return Some(winner);
     }

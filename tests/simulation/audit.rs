@@ -9,7 +9,7 @@ use stolon_sentinel::decide::Proof;
 use crate::{
     postgres::{Commit, Rec},
     runtime::Micros,
-    settings::Settings,
+    settings::{Replication, Settings},
     world::HostId,
 };
 
@@ -26,6 +26,15 @@ pub struct Ack {
     pub at: Micros,
     pub via: Via,
     pub commit: Commit,
+}
+
+/// Records that a started server let clients see, up to this one.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    pub at: Micros,
+    pub host: HostId,
+    pub epoch: Epoch,
+    pub record: Rec,
 }
 
 /// Something that must not be.
@@ -56,6 +65,11 @@ pub struct Audit {
     last: Rec,
     pub findings: Vec<Finding>,
     pub acks: Vec<Ack>,
+    pub shown: Vec<Shown>,
+    /// Since when PostgreSQL's commits have waited for standbys, or for the name that nobody has.
+    pub first_list: Option<Micros>,
+    /// Since when, and in which epoch, the cluster data have known a standby that may take over a synchronous primary.
+    pub electable: Option<(Micros, Epoch)>,
     pub reigns: Vec<Reign>,
     /// By epoch.
     pub elections: BTreeMap<Epoch, Election>,
@@ -82,6 +96,9 @@ impl Audit {
             last: 1000,
             findings: Vec::new(),
             acks: Vec::new(),
+            shown: Vec::new(),
+            first_list: None,
+            electable: None,
             reigns: Vec::new(),
             elections: BTreeMap::new(),
             intended: BTreeMap::new(),
@@ -92,7 +109,7 @@ impl Audit {
             marked: BTreeMap::new(),
             thawed: BTreeMap::new(),
             restored: false,
-            synchronous: settings.spec.synchronous_replication.unwrap_or(false),
+            synchronous: matches!(settings.replication, Replication::Synchronous { .. }),
         }
     }
 

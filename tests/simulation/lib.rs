@@ -12,6 +12,7 @@ mod guard;
 pub mod invariants;
 pub mod keeper;
 pub mod net;
+pub mod operator;
 pub mod postgres;
 mod probe;
 pub mod proxy;

@@ -38,17 +38,21 @@ pub enum Rule {
     Rejoin,
     /// R18: a standby counts when a probe commit has confirmed it. It counts when the view says sync.
     Grow,
+    /// R18: a name leaves the cluster data before it leaves PostgreSQL. PostgreSQL forgets a standby that is away.
+    Shrink,
     /// R19: too few standbys block commits. The blocking name is left out.
     Block,
     /// R20: a restarted synchronous primary admits nobody before its standbys have caught up. It does at once.
     Admit,
-    /// R21: a new primary's first list waits. It starts with an empty one.
+    /// R21: of a new primary's first list only recruits of the old list are in sync at once. All of it is.
     FirstList,
+    /// R21: standbys run with the blocking name. They run without.
+    FirstWait,
     /// R25: only a linearizable reading grants authority. An event of the watch does.
     Reading,
 }
 
-pub const ALL: [Rule; 20] = [
+pub const ALL: [Rule; 22] = [
     Rule::ElectionKey,
     Rule::ClusterData,
     Rule::Promised,
@@ -65,9 +69,11 @@ pub const ALL: [Rule; 20] = [
     Rule::Ready,
     Rule::Rejoin,
     Rule::Grow,
+    Rule::Shrink,
     Rule::Block,
     Rule::Admit,
     Rule::FirstList,
+    Rule::FirstWait,
     Rule::Reading,
 ];
 

@@ -3,7 +3,7 @@
 use stolon_simulation::{rules::Without, run};
 
 /// What has to have happened in so many histories; a counter at zero means that the world is too kind.
-const EXPECTED: [&str; 36] = [
+const EXPECTED: [&str; 51] = [
     "promotions",
     "epochs given up",
     "recruits",
@@ -40,6 +40,21 @@ const EXPECTED: [&str; 36] = [
     "finished by a successor",
     "commits acknowledged directly",
     "commits acknowledged through proxies",
+    "proof: ListBlocked",
+    "proofs that commits wait",
+    "proofs that commits wait that came too early",
+    "commits that prove a list",
+    "everybody admitted after a restart",
+    "synchronous replication switched on",
+    "synchronous replication switched off",
+    "handovers asked for",
+    "handovers that nobody could be asked for",
+    "handovers refused",
+    "handovers granted",
+    "handovers carried out",
+    "handovers after which the old primary goes on",
+    "commit: handover",
+    "commit: call off",
 ];
 
 fn number(name: &str, default: u64) -> u64 {

@@ -12,6 +12,7 @@ use crate::{
     guard::Guard,
     invariants,
     keeper::Keeper,
+    operator,
     postgres::Machine,
     proxy::Proxy,
     rules::Without,
@@ -160,6 +161,7 @@ impl Town {
     /// Lets the nemesis loose, runs to the end, and looks at what must hold then.
     pub fn live(self: &Rc<Town>) {
         faults::plan(self);
+        operator::plan(self);
         let end = self.world.settings.end;
         self.world.rt.run_until(end);
         if self.world.rt.overrun() {

@@ -58,6 +58,23 @@ fn a_candidate_that_lacks_a_byte_gives_the_role_back_under_the_next_epoch() {
     assert!(town.says("keeper k3, which the handover is to, can't take over"), "{:?}", town.last.reasons);
 }
 
+/// Its server was killed in the middle of the stop: what it wrote last, its keeper does not know.
+#[test]
+fn a_candidate_that_lacks_what_another_recruit_has_does_not_win_though_the_old_primarys_end_is_unknown() {
+    let mut town = stopped();
+    town.recruit("k2", 2, 1, 1020);
+    town.recruit("k3", 2, 1, 1010);
+    town.tick();
+    assert_eq!((town.primary().as_str(), town.data().epoch().0), ("k1", 2), "{:?}", town.last.reasons);
+    let mut town = stopped();
+    town.hang_up("k1");
+    town.expire("k1");
+    town.recruit("k2", 2, 1, 1020);
+    town.recruit("k3", 2, 1, 1010);
+    town.live(secs(22), &["k2", "k3"]);
+    assert_eq!(town.primary(), "k2", "{:?}", town.last.reasons);
+}
+
 #[test]
 fn without_the_old_primary_a_failed_candidate_is_replaced_by_the_best() {
     let mut town = stopped();

@@ -3,7 +3,9 @@
 //! are tested.
 
 mod etcd;
+mod handover;
 mod leases;
 mod proxies;
 mod servers;
 mod story;
+mod synchronous;

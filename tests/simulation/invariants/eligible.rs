@@ -4,7 +4,7 @@
 use std::{rc::Rc, time::Duration};
 
 use stolon::{
-    model::{Epoch, Moment, WalPosition},
+    model::{Epoch, Moment, WalPosition, cluster::Db},
     store::Mirror,
 };
 use stolon_sentinel::{
@@ -53,7 +53,17 @@ pub fn intends(world: &World, now: Moment, commit: &Commit, mirror: &Mirror, see
         told.into_iter().chain(written.info.recruit).find(|recruit| recruit.epoch == epoch).map(|r| r.position)
     };
     let Some(own) = position(&change.key.keeper) else { return };
-    let better = data.dbs.values().map(|db| &db.spec.keeper_uid).find(|uid| {
+    // Who was not in sync may be further: what it has beyond the others was acknowledged to nobody.
+    let master = data.primary().map(|(_, db)| db).filter(|db| db.spec.synchronous_replication);
+    if master.is_some() && data.fencing().is_some_and(|mark| mark.to.is_some()) {
+        // Who a handover was asked to has all that was acknowledged; others may have more.
+        return;
+    }
+    let electable = |db: &&Db| {
+        let named = |master: &Db| master.status.synchronous_standbys.iter().flatten().any(|uid| *uid == db.uid);
+        master.is_none_or(named)
+    };
+    let better = data.dbs.values().filter(electable).map(|db| &db.spec.keeper_uid).find(|uid| {
         let fit = mirror.keepers.get(*uid).is_some_and(|keeper| keeper.info.can_be_master && !keeper.info.leaving);
         fit && seen.hears(now, uid, window) && position(uid).is_some_and(|position| position > own)
     });

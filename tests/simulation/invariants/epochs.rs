@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use stolon::model::Epoch;
 
+use super::durable;
 use crate::town::Town;
 
 pub fn stored(town: &Rc<Town>) {
@@ -20,11 +21,17 @@ pub fn stored(town: &Rc<Town>) {
         audit.found(now, "epochs", format!("cluster data are of epoch {epoch}, the highest ever is {highest}"));
     }
     audit.epoch = epoch;
+    let synchronous = data.primary().map(|(_, db)| db).filter(|db| db.spec.synchronous_replication);
+    if synchronous.is_some_and(|db| db.status.synchronous_standbys.iter().flatten().next().is_some()) {
+        audit.electable.get_or_insert((now, epoch));
+    }
     if let Some(ready) = &mirror.ready
         && audit.announced.insert(ready.value.epoch)
     {
         let host = crate::keeper::host_of(&ready.value.keeper);
         let wal = town.machines[host].with_data(|data| data.wal.clone()).unwrap_or_default();
-        audit.served.insert(ready.value.epoch, wal);
+        audit.served.insert(ready.value.epoch, wal.clone());
+        drop(audit);
+        durable::serves(town, &wal);
     }
 }

@@ -4,10 +4,12 @@
 pub mod calm;
 pub mod durable;
 pub mod eligible;
+pub mod enough;
 pub mod epochs;
 pub mod fenced;
 pub mod leaders;
 pub mod one_primary;
+pub mod visible;
 pub mod whole;
 pub mod writable;
 

@@ -38,7 +38,9 @@ pub fn acknowledged(town: &Rc<Town>, ack: &Ack) {
             (Via::Directly, Some(later)) => {
                 let proof = audit.elections.get(&own.next()).map(|election| election.proof);
                 let asynchronous = proof == Some(Proof::ProxiesFenced) && ack.at <= later.at + LEASE;
-                (!asynchronous && !wakes(town, ack)).then(|| {
+                // R8: what was waiting when its standby left is on that standby, whoever acknowledges it late.
+                let kept = proof == Some(Proof::ListBlocked) && has(town, later.host, ack);
+                (!asynchronous && !kept && !wakes(town, ack)).then(|| {
                     format!(
                         "h{} acknowledged a direct commit of epoch {own}, while h{} was primary of epoch {} (proof {proof:?})",
                         ack.commit.host, later.host, later.epoch
@@ -51,6 +53,10 @@ pub fn acknowledged(town: &Rc<Town>, ack: &Ack) {
         town.world.say(ack.commit.host, || format!("FOUND: {what}"));
         town.world.audit.borrow_mut().found(ack.at, "one primary", what);
     }
+}
+
+fn has(town: &Town, host: usize, ack: &Ack) -> bool {
+    town.machines[host].with_data(|data| data.wal.contains(&ack.commit.record)).unwrap_or(false)
 }
 
 /// The host's guard was dead or frozen a moment ago, or is.

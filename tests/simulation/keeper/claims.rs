@@ -70,6 +70,7 @@ impl Keeper {
 
     pub(super) async fn announce(&self, epoch: Epoch) -> Done {
         let promotion = self.promotion(epoch).await?;
+        self.first_commits_wait().await?;
         self.granted(epoch)?;
         let (mirror, lease) = self.standing()?;
         let held = mirror.primary.as_ref().filter(|held| held.value.epoch == epoch && held.lease == lease.id);

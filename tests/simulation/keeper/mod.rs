@@ -6,6 +6,7 @@ mod converge;
 mod copies;
 mod senses;
 mod steps;
+mod synchronous;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,6 +25,7 @@ use stolon_keeper::{
     plan::{Data, Leaving},
     report::{self, Fixed},
     state::{Phase, Run, State},
+    synchronous::Synchronous,
 };
 
 use crate::{
@@ -176,6 +178,7 @@ impl Keeper {
         rt.spawn(&self.process, self.clone().read_authority());
         rt.spawn(&self.process, self.clone().sample());
         rt.spawn(&self.process, self.clone().probe());
+        rt.spawn(&self.process, self.clone().prove_list());
         self.clone().converge(registration).await;
     }
 
@@ -197,11 +200,13 @@ impl Keeper {
         self.world.count("servers adopted");
         let same = |of: stolon_keeper::journal::PostmasterId| (of.pid, of.started) == (id.pid, id.started);
         let lease = writer.filter(|writer| writer.postmaster.is_some_and(same)).map(|writer| writer.lease);
+        let restricted = self.machine.with_data(|data| data.restricted).unwrap_or(false);
         self.change(|state, now| {
             if phase.may_serve() {
                 state.inherits_until = Some(now + INHERIT);
             }
             state.run = Run { phase, id: Some(id), since: now, asked: false, crash: None };
+            state.synchronous = Synchronous::started(Vec::new(), restricted);
         });
         lease.map_or(Begin::Anew, Begin::Adopt)
     }

@@ -203,41 +203,49 @@ impl Keeper {
             _ if id.is_some() => return,
             _ => None,
         };
-        let news = self.note(|state, _| {
+        if let Some(server) = server.as_ref().filter(|_| sample.is_some()) {
+            self.misbehave(server);
+        }
+        let (news, confirmed) = self.note(|state, _| {
             let running = state.run.id.is_some();
             let news = sample.is_some() != state.sample.is_some();
+            let before = state.synchronous.confirmed().count();
             if let Some(sample) = &sample {
                 if running {
                     state.system_id = sample.system_id;
                 }
+                state.synchronous.seen(&sample.followers);
                 if state.run.phase == Phase::Standby && !sample.in_recovery {
                     state.run.phase = Phase::Primary;
                 }
             }
             state.sample = sample.filter(|_| running);
-            news
+            (news, state.synchronous.confirmed().count() != before)
         });
-        if news {
+        if news || confirmed {
             self.change(|_, _| ());
+        }
+        if confirmed {
+            self.urge.bump();
         }
     }
 
     fn sample_of(&self, server: &crate::postgres::Server) -> Option<Sample> {
         let now = self.now();
-        let (position, system_id, names, records) = self
-            .machine
-            .with_data(|data| (data.position(), data.system_id, data.synchronous.clone(), data.wal.len()))?;
+        let (position, system_id, records) =
+            self.machine.with_data(|data| (data.position(), data.system_id, data.wal.len()))?;
+        let names = server.names.borrow();
         let (before, advances) = self.advances.get();
         let advances = if before == records { advances } else { advances + 1 };
         self.advances.set((records, advances));
         let followers: BTreeMap<String, Follower> = server
             .followers
             .borrow()
-            .iter()
-            .filter_map(|(host, follower)| {
-                let name = self.machine.peer(*host)?.with_data(|data| data.name.clone())?;
+            .values()
+            .map(|follower| {
+                let name = follower.name.to_string();
                 let in_sync = names.contains(&name);
-                Some((name, Follower { in_sync, flushed: lsn(follower.flushed) }))
+                (name, Follower { in_sync, flushed: lsn(follower.flushed) })
             })
             .collect();
         Some(Sample {

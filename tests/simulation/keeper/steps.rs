@@ -11,6 +11,7 @@ use stolon_keeper::{
     journal::{Branch, DbState, Folder, Journal},
     plan::Step,
     state::{Phase, Run},
+    synchronous::Synchronous,
 };
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     converge::{Done, Problem},
 };
 use crate::{
-    postgres::{Data, Machine, Mode, Server},
+    postgres::{Data, Mode, Server},
     rules::Rule,
     world::MS,
 };
@@ -46,7 +47,7 @@ impl Keeper {
             Step::Resync { db, upstream, method } => self.resync(&db, &upstream, method).await,
             Step::Apply { db, generation } => self.apply(&db, generation).await,
             Step::Prepare { epoch } => self.prepare(epoch).await,
-            Step::Admit => Err(Problem::NotNow("not simulated yet")),
+            Step::Admit => self.admit().await,
         }
     }
 
@@ -104,20 +105,6 @@ impl Keeper {
     pub(super) fn reign(&self, journal: &mut Journal, epoch: Epoch) {
         let inode = self.machine.disk.borrow().inode;
         (journal.primary_epoch, journal.primary_place) = (epoch, Some(Folder { device: DEVICE, inode }));
-    }
-
-    pub(super) fn write_conf(&self, standby: bool, upstream: Option<&Upstream>) -> Result<(), Problem> {
-        let assignment = self.assignment()?;
-        let names = match (&assignment.role, standby) {
-            (Role::Primary { synchronous_names, .. }, false) => synchronous_names.clone(),
-            _ => Vec::new(),
-        };
-        let host = upstream.and_then(|upstream| upstream.address.as_ref()).and_then(|(host, _)| Machine::host_of(host));
-        self.machine.change_data(|data| {
-            (data.standby, data.upstream, data.synchronous) = (standby, host, names);
-            data.name = assignment.db.slot();
-        });
-        Ok(())
     }
 
     /// The checkpoint before a handover.
@@ -209,8 +196,8 @@ impl Keeper {
     async fn recruit(&self, epoch: Epoch) -> Done {
         let server = self.server().ok_or(Problem::NotNow("PostgreSQL does not run"))?;
         let stays = self.world.lacks(Rule::Recruit);
-        if !stays {
-            self.write_conf(true, None)?;
+        if !stays && self.write_conf(true, None)? {
+            server.reload(&self.machine);
         }
         self.change(|state, _| state.following = None);
         self.world.pass(2 * MS, 20 * MS).await;
@@ -269,7 +256,9 @@ impl Keeper {
             journal.recruit = None;
         })
         .await;
-        self.write_conf(false, None)?;
+        let synchronous = self.restart_list()?;
+        self.note(|state, _| state.synchronous = synchronous.clone());
+        self.write_names(false, None, synchronous.names())?;
         self.remains_gone().await;
         self.world.pass(20, 500).await;
         self.granted(epoch)?;
@@ -286,6 +275,7 @@ impl Keeper {
 
     async fn start_standby(&self, upstream: Option<&Upstream>) -> Done {
         let upstream = upstream.filter(|upstream| upstream.address.is_some());
+        self.note(|state, _| state.synchronous = Synchronous::default());
         self.write_conf(true, upstream)?;
         if let Some(upstream) = upstream {
             self.on_branch_of(upstream).await?;
@@ -317,7 +307,9 @@ impl Keeper {
     async fn follow(&self, upstream: &Upstream) -> Done {
         let server = self.server().ok_or(Problem::NotNow("PostgreSQL does not run"))?;
         self.on_branch_of(upstream).await?;
-        self.write_conf(true, Some(upstream))?;
+        if self.write_conf(true, Some(upstream))? {
+            server.reload(&self.machine);
+        }
         server.receiving.set(None);
         server.moved.bump();
         self.change(|state, _| state.following = Some(upstream.clone()));
@@ -343,11 +335,10 @@ impl Keeper {
             return Err(Problem::NotNow("another generation is wanted now"));
         }
         match &assignment.role {
-            Role::Primary { .. } => self.write_conf(false, None)?,
-            Role::Standby(upstream) => self.write_conf(true, Some(upstream))?,
+            Role::Primary { .. } => self.settings(&server, false, None).await?,
+            Role::Standby(upstream) => self.settings(&server, true, Some(upstream)).await?,
         }
-        self.world.pass(2 * MS, 20 * MS).await;
-        server.reload(&self.machine);
+        self.world.pass(MS, 10 * MS).await;
         self.db_state(|state| state.generation = generation).await;
         self.change(|state, _| state.applied = Some((db.clone(), generation)));
         self.urge.bump();

@@ -5,7 +5,11 @@ use std::rc::Rc;
 use stolon::model::Epoch;
 
 use super::{Machine, Mode, Rec, Server};
-use crate::world::{HostId, MS, Reply};
+use crate::{
+    audit::Shown,
+    runtime::Micros,
+    world::{HostId, MS, Reply, SEC, W},
+};
 
 /// A commit that is acknowledged.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +18,10 @@ pub struct Commit {
     /// Of the server that acknowledged it.
     pub host: HostId,
     pub epoch: Epoch,
+    /// Every name of a list had flushed it.
+    pub waited: bool,
+    /// When it was acknowledged there.
+    pub at: Micros,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +52,7 @@ impl Machine {
         if server.mode.get() != Mode::Primary || server.reserved.get() {
             return reply.send(Err(Refusal::Refused));
         }
+        self.shows(&server);
         let machine = self.clone();
         self.world.rt.spawn(&server.process.clone(), async move {
             // A session that does not come to its end says nothing.
@@ -64,31 +73,36 @@ impl Machine {
             data.wal.push(record);
             end = data.wal.len();
         });
-        self.wait_for_standbys(server, end).await?;
+        let waited = self.wait_for_standbys(server, end).await?;
         let epoch = server.epoch.get();
-        Some(Commit { record, host: self.host, epoch })
+        crate::invariants::enough::released(&self.world, self, end - 1, record);
+        Some(Commit { record, host: self.host, epoch, waited, at: self.world.rt.now() })
     }
 
-    /// Until every name that was published has flushed this far; names that nobody has wait for ever.
-    async fn wait_for_standbys(&self, server: &Rc<Server>, end: usize) -> Option<()> {
-        // A backend looks once whether it has to wait at all (L5).
-        if server.published.borrow().is_empty() {
-            return Some(());
+    /// A client is let in: what the start of the server uncovered, it may have read.
+    fn shows(&self, server: &Server) {
+        let records = server.uncovered.take();
+        if let Some(last) = records.checked_sub(1)
+            && let Some(record) = self.with_data(|data| data.wal.get(last).copied()).flatten()
+        {
+            let at = self.world.rt.now();
+            self.world.audit.borrow_mut().shown.push(Shown { at, host: self.host, epoch: server.epoch.get(), record });
         }
+    }
+
+    /// Until every name of the list has flushed this far; names that nobody has wait for ever. False when it ended without:
+    /// backends did not wait, or were told not to any more.
+    async fn wait_for_standbys(&self, server: &Rc<Server>, end: usize) -> Option<bool> {
         loop {
             let mut known = server.moved.version();
             if server.mode.get() != Mode::Primary {
                 return None;
             }
-            let names = self.with_data(|data| data.synchronous.clone()).unwrap_or_default();
-            let flushed = |name: &String| {
-                server.followers.borrow().iter().any(|(host, follower)| {
-                    let named = self.peer(*host).and_then(|peer| peer.with_data(|data| data.name == *name));
-                    named.unwrap_or(false) && follower.flushed >= end
-                })
-            };
-            if names.iter().all(flushed) {
-                return Some(());
+            if !server.published.get() {
+                return Some(false);
+            }
+            if server.releases(end) {
+                return Some(true);
             }
             server.moved.changed(&mut known).await;
         }
@@ -96,16 +110,38 @@ impl Machine {
 }
 
 impl Server {
-    /// SIGHUP: walsenders and backends read the names at once, the checkpointer publishes them a little later (L5).
+    /// SIGHUP: walsenders and new sessions read the settings at once, the checkpointer publishes them a little later (L5).
     pub fn reload(self: &Rc<Server>, machine: &Rc<Machine>) {
+        let (names, restricted) =
+            machine.with_data(|data| (data.synchronous.clone(), data.restricted)).unwrap_or_default();
+        *self.names.borrow_mut() = names;
+        self.reserved.set(restricted);
         self.moved.bump();
-        let (server, there) = (self.clone(), machine.clone());
-        let delay = machine.world.within(MS, 300 * MS);
-        machine.world.rt.call_in(delay, move || {
+        // It may be busy with the last file of a checkpoint.
+        let busy = machine.world.percent(15);
+        let delay = if busy { machine.world.within(300 * MS, 3 * SEC) } else { machine.world.within(MS, 300 * MS) };
+        self.publish_in(&machine.world, delay);
+    }
+
+    /// The checkpointer reads the settings then.
+    pub(super) fn publish_in(self: &Rc<Server>, world: &W, delay: Micros) {
+        let (server, there) = (self.clone(), world.clone());
+        world.rt.call_in(delay, move || {
             if server.process.alive() {
-                *server.published.borrow_mut() = there.with_data(|data| data.synchronous.clone()).unwrap_or_default();
+                server.published.set(!server.names.borrow().is_empty());
+                if server.published.get() && server.mode.get() == Mode::Primary {
+                    let now = there.rt.now();
+                    there.audit.borrow_mut().first_list.get_or_insert(now);
+                }
                 server.moved.bump();
             }
         });
+    }
+
+    /// All names of the list in force have flushed this far. A list without names releases nobody: the checkpointer does.
+    fn releases(&self, end: usize) -> bool {
+        let (names, followers) = (self.names.borrow(), self.followers.borrow());
+        let flushed = |name: &String| followers.values().any(|f| *f.name == **name && f.flushed >= end);
+        !names.is_empty() && names.iter().all(flushed)
     }
 }

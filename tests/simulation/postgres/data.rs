@@ -21,8 +21,10 @@ pub struct Data {
     /// Starts in recovery.
     pub standby: bool,
     pub upstream: Option<HostId>,
-    /// `synchronous_standby_names`, all of them named.
+    /// `synchronous_standby_names` in the file, all of them named; the server has what it read last.
     pub synchronous: Vec<String>,
+    /// pg_hba.conf lets internal users in only (R20).
+    pub restricted: bool,
     /// This server's own name, which it streams under.
     pub name: String,
     /// The last run ended in good order.
@@ -43,6 +45,7 @@ impl Data {
             standby: false,
             upstream: None,
             synchronous: Vec::new(),
+            restricted: false,
             name: String::new(),
             clean: true,
             incomplete: false,

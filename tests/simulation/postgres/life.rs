@@ -34,13 +34,17 @@ impl Machine {
             epoch: Cell::new(epoch),
             headless: Cell::new(false),
             receiving: Cell::new(None),
+            heard: Cell::new(0),
             followers: RefCell::default(),
             moved: Signal::default(),
-            published: RefCell::default(),
-            reserved: Cell::new(false),
+            names: RefCell::new(self.with_data(|data| data.synchronous.clone()).unwrap_or_default()),
+            published: Cell::new(false),
+            reserved: Cell::new(self.with_data(|data| data.restricted).unwrap_or(false)),
+            uncovered: Cell::new(0),
         });
         *self.server.borrow_mut() = Some(server.clone());
         self.world.rt.spawn(&server.process, self.clone().boot(server.clone()));
+        server.publish_in(&self.world, self.world.within(MS, 60 * MS));
         self.changed.bump();
         Some(server)
     }
@@ -55,11 +59,11 @@ impl Machine {
         } else {
             // Crash recovery ends with a checkpoint.
             let record = self.world.audit.borrow_mut().record();
+            server.uncovered.set(self.with_data(|data| data.wal.len()).unwrap_or(0));
             self.change_data(|data| {
                 data.wal.push(record);
                 data.checkpoint = data.wal.len() - 1;
             });
-            *server.published.borrow_mut() = self.with_data(|data| data.synchronous.clone()).unwrap_or_default();
             server.mode.set(Mode::Primary);
         }
         self.changed.bump();
@@ -85,6 +89,12 @@ impl Machine {
         let server = self.server.borrow_mut().take();
         if let Some(server) = server {
             self.world.rt.kill(&server.process);
+            // The kernel ends the connections of its walsenders.
+            for (host, follower) in std::mem::take(&mut *server.followers.borrow_mut()) {
+                if let Some(there) = self.peer(host) {
+                    self.world.carry(self.host, host, Class::Wal, move || there.cut(follower.session));
+                }
+            }
             server.moved.bump();
             self.changed.bump();
         }
@@ -168,7 +178,6 @@ impl Machine {
             data.checkpoint = data.wal.len() - 1;
             data.standby = false;
         });
-        *server.published.borrow_mut() = self.with_data(|data| data.synchronous.clone()).unwrap_or_default();
         server.mode.set(Mode::Primary);
         self.changed.bump();
         server.moved.bump();
@@ -186,7 +195,7 @@ impl Machine {
         }
         let Some(mut copy) = self.source(from).await else { return false };
         (copy.standby, copy.clean, copy.incomplete) = (true, false, false);
-        (copy.upstream, copy.synchronous) = (None, Vec::new());
+        (copy.upstream, copy.synchronous, copy.restricted) = (None, Vec::new(), false);
         self.disk.borrow_mut().data = Some(copy);
         true
     }
@@ -215,7 +224,7 @@ impl Machine {
         self.world.pass(50 * MS, 400 * MS).await;
         let mut copy = self.source(from).await?;
         (copy.standby, copy.clean, copy.incomplete, copy.upstream) = (true, false, false, None);
-        copy.synchronous = Vec::new();
+        (copy.synchronous, copy.restricted) = (Vec::new(), false);
         self.disk.borrow_mut().data = Some(copy);
         Some(())
     }

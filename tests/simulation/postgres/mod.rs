@@ -4,6 +4,7 @@
 mod commit;
 mod data;
 mod life;
+mod proof;
 mod stream;
 
 use std::{
@@ -22,7 +23,7 @@ pub use commit::{Commit, Refusal};
 pub use data::{Data, Rec, lsn};
 
 use crate::{
-    runtime::{Proc, Signal},
+    runtime::{Micros, Proc, Signal},
     world::{HostId, W},
 };
 
@@ -61,9 +62,11 @@ pub struct Machine {
 }
 
 /// A connected standby, as its walsender sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Follower {
     pub session: u64,
+    /// The application name that it came with.
+    pub name: Rc<str>,
     pub flushed: usize,
 }
 
@@ -78,13 +81,19 @@ pub struct Server {
     pub headless: Cell<bool>,
     /// The walreceiver's session, while it streams.
     pub receiving: Cell<Option<u64>>,
+    /// When the walreceiver last got something.
+    pub heard: Cell<Micros>,
     pub followers: RefCell<BTreeMap<HostId, Follower>>,
     /// New records, acknowledgements of standbys, changes of settings.
     pub moved: Signal,
-    /// Names that backends wait for: what the checkpointer has published (L5).
-    pub published: RefCell<Vec<String>>,
+    /// `synchronous_standby_names` as the server read it last: whom walsenders ask before they release a commit.
+    pub names: RefCell<Vec<String>>,
+    /// Backends wait at all: the checkpointer has seen that there are names, a little later than everybody else (L5).
+    pub published: Cell<bool>,
     /// Only internal users are admitted (R20).
     pub reserved: Cell<bool>,
+    /// Records that the start made visible to whoever comes in, waiting commits among them (L3); 0 for a standby.
+    pub uncovered: Cell<usize>,
 }
 
 impl Machine {

@@ -1,12 +1,12 @@
 //! Streaming replication: a standby's walreceiver connects to where its settings say; the primary's walsender sends what is
 //! flushed, and learns what the standby has flushed.
 
-use std::{rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use super::{Follower, Machine, Mode, Rec, Server};
 use crate::{
     net::Class,
-    runtime::Proc,
+    runtime::{Micros, Proc},
     world::{HostId, MS, SEC},
 };
 
@@ -27,6 +27,7 @@ struct Piece {
 impl Machine {
     /// The walreceiver, and who starts it again.
     pub(super) async fn receive(self: Rc<Machine>, server: Rc<Server>) {
+        let mut look = pin!(self.world.rt.sleep(2 * SEC));
         loop {
             let mut known = server.moved.version();
             let upstream = self.with_data(|data| data.upstream).flatten();
@@ -36,6 +37,7 @@ impl Machine {
                         let still = self.with_data(|data| data.upstream).flatten() == Some(upstream);
                         if still && server.mode.get() == Mode::Recovery {
                             server.receiving.set(Some(session));
+                            server.heard.set(self.world.rt.now());
                             server.moved.bump();
                         }
                     } else {
@@ -46,7 +48,11 @@ impl Machine {
                     tokio::select! {
                         biased;
                         () = server.moved.changed(&mut known) => {}
-                        () = self.world.rt.sleep(2 * SEC) => {}
+                        () = &mut look => look.set(self.world.rt.sleep(2 * SEC)),
+                    }
+                    let silent = self.world.rt.now() - server.heard.get() > SILENCE.as_micros() as Micros;
+                    if silent && server.receiving.take().is_some() {
+                        server.moved.bump();
                     }
                 }
             }
@@ -64,7 +70,8 @@ impl Machine {
             reply.send(accepted.map(|sender| {
                 let session = there.world.audit.borrow_mut().record();
                 let from = own.wal.len();
-                sender.followers.borrow_mut().insert(host, Follower { session, flushed: from });
+                let name = own.name.as_str().into();
+                sender.followers.borrow_mut().insert(host, Follower { session, name, flushed: from });
                 sender.moved.bump();
                 let job = there.clone().send(sender.clone(), standby, ours, session, from);
                 there.world.rt.spawn(&sender.process, job);
@@ -84,6 +91,7 @@ impl Machine {
         from: usize,
     ) {
         let mut sent = from;
+        let mut keepalive = pin!(self.world.rt.sleep(2 * SEC));
         loop {
             let mut known = sender.moved.version();
             let current = sender.followers.borrow().get(&to.host).is_some_and(|follower| follower.session == session);
@@ -105,7 +113,7 @@ impl Machine {
                     biased;
                     () = sender.moved.changed(&mut known) => continue,
                     // A keepalive, to see whether the other end is there.
-                    () = self.world.rt.sleep(2 * SEC) => {}
+                    () = &mut keepalive => keepalive.set(self.world.rt.sleep(2 * SEC)),
                 }
             }
             let end = piece.from + piece.records.len();
@@ -146,7 +154,7 @@ impl Machine {
     }
 
     /// The end of a stream has arrived.
-    fn cut(&self, session: u64) {
+    pub(super) fn cut(&self, session: u64) {
         if let Some(server) = &*self.server.borrow()
             && server.receiving.get() == Some(session)
         {
@@ -167,6 +175,7 @@ impl Machine {
         if server.receiving.get() != Some(piece.session) || server.mode.get() != Mode::Recovery {
             return None;
         }
+        server.heard.set(self.world.rt.now());
         let own = self.with_data(|data| data.wal.len())?;
         if own < piece.from {
             return None;
@@ -180,8 +189,10 @@ impl Machine {
             });
             self.look_for_mixture(&piece);
         }
+        let flushed = own.max(piece.from + piece.records.len());
         self.world.pass(50, 500).await;
-        self.with_data(|data| data.wal.len())
+        // A walreceiver that was ended meanwhile answers no more.
+        (server.receiving.get() == Some(piece.session)).then_some(flushed)
     }
 
     /// R11: what is followed must go on where this history stands.

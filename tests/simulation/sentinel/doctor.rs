@@ -8,7 +8,7 @@ use stolon::{
     store::Mirror,
 };
 use stolon_sentinel::{
-    decide::{Commit, Decision, Step},
+    decide::{Action, Commit, Decision, Step},
     observe::Observations,
 };
 
@@ -68,5 +68,21 @@ pub fn without_mark(mirror: &Arc<Mirror>) -> Option<Decision> {
     let mut next = stolon::model::ClusterData::clone(data);
     next.cluster.status.fencing = None;
     let commit = Commit { step: Step::Members, next, from, change: None };
-    Some(Decision { actions: vec![stolon_sentinel::decide::Action::Commit(Box::new(commit))], ..Decision::default() })
+    Some(Decision { actions: vec![Action::Commit(Box::new(commit))], ..Decision::default() })
+}
+
+/// R21: all of a new primary's first list is electable at once.
+pub fn first_list(world: &World, decision: &mut Decision) {
+    if !world.lacks(Rule::FirstList) {
+        return;
+    }
+    for action in &mut decision.actions {
+        if let Action::Commit(commit) = action
+            && matches!(commit.step, Step::Elect { .. })
+            && let Some(master) = commit.next.cluster.status.master.clone()
+            && let Some(db) = commit.next.dbs.get_mut(&master)
+        {
+            db.status.synchronous_standbys.clone_from(&db.spec.synchronous_standbys);
+        }
+    }
 }

@@ -119,11 +119,17 @@ impl Sentinel {
         leadership: &Leadership,
         new_term: bool,
     ) -> Option<Moment> {
-        let decision = match self.world.lacks(Rule::Mark) && new_term {
+        let mut decision = match self.world.lacks(Rule::Mark) && new_term {
             true => doctor::without_mark(mirror).unwrap_or_default(),
             false => self.decide(now, mirror),
         };
         self.tell(&decision);
+        if let Some(Err(refusal)) = &decision.wish {
+            self.world.count("handovers refused");
+            self.world.say(self.host, || format!("sentinel: refuses the handover: {refusal}"));
+            *self.wish.borrow_mut() = None;
+        }
+        doctor::first_list(&self.world, &mut decision);
         let mut again = decision.revisit;
         for action in &decision.actions {
             self.errand(action, leadership);
@@ -142,12 +148,11 @@ impl Sentinel {
     fn decide(&self, now: Moment, mirror: &Arc<Mirror>) -> Decision {
         let mut fresh = || format!("{:08x}", self.world.rng.borrow_mut().next() as u32);
         let initial = Some(&self.world.settings.spec);
-        let seen = self.seen.borrow();
+        let (seen, wish) = (self.seen.borrow(), self.wish.borrow());
+        let wish = wish.as_ref();
         match doctor::altered(&self.world, mirror, &seen) {
-            Some((mirror, seen)) => {
-                decide(now, &World { mirror: &mirror, seen: &seen, initial, wish: None }, &mut fresh)
-            }
-            None => decide(now, &World { mirror, seen: &seen, initial, wish: None }, &mut fresh),
+            Some((mirror, seen)) => decide(now, &World { mirror: &mirror, seen: &seen, initial, wish }, &mut fresh),
+            None => decide(now, &World { mirror, seen: &seen, initial, wish }, &mut fresh),
         }
     }
 
@@ -178,7 +183,10 @@ impl Sentinel {
         };
         eligible::intends(&self.world, self.now(), commit, mirror, &self.seen.borrow());
         match self.send(&txn, leadership).await {
-            Ok(Outcome::Done(revision)) => self.done(commit, data, revision),
+            Ok(Outcome::Done(revision)) => {
+                self.count_handover(commit, mirror);
+                self.done(commit, data, revision)
+            }
             Ok(Outcome::Conflict) => {
                 self.world.count("commits that conflicted");
                 match self.store.read().await {
@@ -191,6 +199,17 @@ impl Sentinel {
                 self.in_doubt.set(true);
                 Some(self.now())
             }
+        }
+    }
+
+    /// What became of a handover that somebody asked for, or of one by a keeper that ends.
+    fn count_handover(&self, commit: &Commit, mirror: &Mirror) {
+        let (Step::Elect { db, .. }, Some((before, _))) = (&commit.step, mirror.data()) else { return };
+        if before.fencing().is_some_and(|mark| mark.planned) {
+            self.world.count(match before.cluster.status.master.as_ref() == Some(db) {
+                true => "handovers after which the old primary goes on",
+                false => "handovers carried out",
+            });
         }
     }
 
@@ -224,6 +243,9 @@ impl Sentinel {
         });
         if let Some(change) = &commit.change {
             self.world.count(&format!("proof: {:?}", change.proof));
+        }
+        if commit.step == Step::Handover && self.wish.take().is_some() {
+            self.world.count("handovers granted");
         }
         self.credit(commit, &data);
         self.not_before.set(revision);

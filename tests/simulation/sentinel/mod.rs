@@ -20,6 +20,7 @@ use stolon::{
     store::{Begin, Mirror, Outcome, StoreError, Txn},
 };
 use stolon_sentinel::{
+    decide::Wish,
     election::{Leadership, leadership},
     observe::{Observations, Round},
 };
@@ -60,6 +61,7 @@ pub struct Sentinel {
     not_before: Cell<Revision>,
     in_doubt: Cell<bool>,
     told: RefCell<Vec<String>>,
+    wish: RefCell<Option<Wish>>,
 }
 
 struct Question {
@@ -105,6 +107,7 @@ impl Sentinel {
             not_before: Cell::default(),
             in_doubt: Cell::new(false),
             told: RefCell::default(),
+            wish: RefCell::default(),
         });
         world.rt.spawn(&process, sentinel.clone().stand());
         world.rt.spawn(&process, sentinel.clone().lead());
@@ -113,6 +116,12 @@ impl Sentinel {
 
     pub fn now(&self) -> Moment {
         self.world.clock(self.host)
+    }
+
+    /// A handover is asked for, or not any more.
+    pub fn wishes(&self, wish: Option<Wish>) {
+        *self.wish.borrow_mut() = wish;
+        self.woken.bump();
     }
 
     /// Only members of this cluster, under their own lease; a newer stream takes the older one's place.

@@ -106,6 +106,10 @@ fn without_its_standby_commits_wait_and_a_restarted_primary_admits_only_internal
         let hung =
             tokio::time::timeout(Duration::from_secs(3), cluster.proxy().query("INSERT INTO t VALUES (1)")).await;
         assert!(hung.is_err(), "the commit had to wait: {hung:?}");
+        // What a client gets that lowers it: an answer by this server alone.
+        let (lowered, proxy) = ("SET synchronous_commit = local; INSERT INTO t VALUES (9)", cluster.proxy());
+        tokio::time::timeout(Duration::from_secs(10), proxy.query(lowered)).await.expect("an answer").unwrap();
+        assert_eq!(cluster.proxy().value("SELECT count(*) FROM t").await.as_deref(), Ok("1"), "visible at once");
         cluster.keepers[primary].kill_postgres();
         eventually(
             "the restarted primary answers its superuser, and the waiting commit is visible",

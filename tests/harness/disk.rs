@@ -23,6 +23,8 @@ impl Disk {
         File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("the image file");
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(mount));
+        // A keeper wants its directory empty.
+        fs::remove_dir(mount.join("lost+found")).expect("an empty folder");
         Disk { image, mount: mount.to_owned() }
     }
 

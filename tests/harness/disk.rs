@@ -10,6 +10,8 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
+use crate::proc;
+
 pub struct Disk {
     image: PathBuf,
     pub mount: PathBuf,
@@ -59,6 +61,8 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.mend();
+        // Once it is unmounted, nobody finds by their folder those who work there.
+        proc::kill_within(&self.mount);
         unmount(&self.mount);
         let _ = fs::remove_file(&self.image);
     }

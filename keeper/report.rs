@@ -48,6 +48,7 @@ fn postgres(state: &State, now: Moment) -> PostgresReport {
         system_id: state.system_id,
         position: sample.map(|sample| sample.position).or(state.stopped_at),
         position_age: now.since(sample.map_or(state.run.since, |sample| sample.at)),
+        position_final: position_final(state),
         probe_age: state.probed.map(|at| now.since(at)),
         wal_streaming: sample.is_some_and(|sample| sample.streaming),
         wal_advances: sample.map_or(0, |sample| sample.advances),
@@ -75,6 +76,11 @@ fn server(state: &State, now: Moment) -> PostgresState {
         (Phase::Standby, _) => PostgresState::Standby,
         (Phase::Primary, _) => PostgresState::Primary,
     }
+}
+
+/// What a successor must have for a handover to lose nothing (R8).
+fn position_final(state: &State) -> bool {
+    state.run.phase == Phase::Stopped && state.data == Data::Primary && state.stopped_clean
 }
 
 /// Only what is proven under the applied generation (R18).
@@ -145,6 +151,7 @@ fn postgres_info(state: &State, fixed: &Fixed) -> Option<PostgresInfo> {
         system_id: state.system_id.to_string(),
         timeline_id: position.map_or(0, |position| position.timeline),
         xlog_pos: position.map_or(Lsn(0), |position| position.lsn),
+        position_final: position_final(state),
         pg_parameters: merged(state),
         synchronous_standbys: in_sync(state),
         older_wal_file: String::new(),

@@ -117,6 +117,8 @@ pub struct State {
     pub sample: Option<Sample>,
     /// Last known position of a server that does not run.
     pub stopped_at: Option<WalPosition>,
+    /// That is the end of its WAL: it was a primary and was stopped in good order.
+    pub stopped_clean: bool,
     /// 0 while unknown.
     pub system_id: u64,
     pub probed: Option<Moment>,
@@ -162,6 +164,7 @@ impl State {
             keep_failures: 0,
             sample: None,
             stopped_at: None,
+            stopped_clean: false,
             system_id: 0,
             probed: None,
             unfit: Unfit::default(),
@@ -254,6 +257,7 @@ impl State {
         let before = self.run.crash.filter(|_| now.since(self.run.since) < SETTLED).map_or(0, |crash| crash.count);
         let crash = (!self.run.asked).then_some(Crash { at: now, count: before + 1 });
         self.stopped_at = self.sample.as_ref().map(|sample| sample.position).or(self.stopped_at);
+        self.stopped_clean = false;
         self.run = Run { phase: Phase::Stopped, id: None, since: now, asked: false, crash };
         (self.sample, self.probed, self.following, self.applied) = (None, None, None, None);
         self.synchronous = Synchronous::default();

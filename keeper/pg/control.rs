@@ -110,14 +110,40 @@ pub(super) fn least_settings(instance: &Instance) -> Result<Vec<(&'static str, u
     Ok(NAMES.iter().filter_map(|(name, line)| Some((*name, field(&text, line)?.parse().ok()?))).collect())
 }
 
-/// True when `pg_control` says "in production": the fourth word of the file since PostgreSQL 8, read directly because
-/// this is asked in the middle of a promotion.
+/// True when `pg_control` says "in production".
 pub(super) fn in_production(data: &Path) -> bool {
-    const STATE_AT: usize = 16;
     const IN_PRODUCTION: u32 = 6;
-    let bytes = fs::read(data.join("global/pg_control")).unwrap_or_default();
-    let word = bytes.get(STATE_AT..STATE_AT + 4).and_then(|bytes| bytes.try_into().ok());
-    word.map(u32::from_ne_bytes) == Some(IN_PRODUCTION)
+    Head::read(data).is_some_and(|head| head.state == IN_PRODUCTION)
+}
+
+/// Start of the shutdown checkpoint that ended a primary in good order, which is the last record of its WAL; `None` when
+/// it did not end so, or not yet. True while walsenders still wait for their standbys.
+pub(super) fn shut_down_at(data: &Path) -> Option<WalPosition> {
+    const SHUT_DOWN: u32 = 1;
+    Head::read(data).filter(|head| head.state == SHUT_DOWN).map(|head| head.checkpoint)
+}
+
+/// The first fields of the file, which stand where they stand in PostgreSQL 11 to 18. Read directly because they are asked
+/// for in the middle of promotions and handovers.
+struct Head {
+    state: u32,
+    checkpoint: WalPosition,
+}
+
+impl Head {
+    fn read(data: &Path) -> Option<Head> {
+        Head::parse(&fs::read(data.join("global/pg_control")).ok()?)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Head> {
+        const STATE_AT: usize = 16;
+        const CHECKPOINT_AT: usize = 32;
+        const TIMELINE_AT: usize = 48;
+        let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let lsn = u64::from_ne_bytes(bytes.get(CHECKPOINT_AT..CHECKPOINT_AT + 8)?.try_into().ok()?);
+        let checkpoint = WalPosition { timeline: word(TIMELINE_AT)?, lsn: Lsn(lsn) };
+        Some(Head { state: word(STATE_AT)?, checkpoint })
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use stolon::model::{Lsn, WalPosition};
+
 use super::{
     Binaries, Credentials, PgError, RunAs, check_exposure,
     control::{self, Control},
@@ -121,6 +123,13 @@ impl Instance {
     }
 
     /// Reads `pg_control` by pg_controldata (a few ms). Also right for a running server, as of its last checkpoint.
+    /// What a successor has at least, when it lacks nothing of a primary that was shut down in good order: just beyond the
+    /// start of its last record. `None` when it was not shut down so. Reads one file.
+    pub fn shut_down_at(&self) -> Option<WalPosition> {
+        let last = self.as_owner(|| Ok(control::shut_down_at(&self.data_dir()))).ok().flatten()?;
+        Some(WalPosition { lsn: Lsn(last.lsn.0 + 1), ..last })
+    }
+
     pub async fn control(&self) -> Result<Control, PgError> {
         control::read(self, &self.data_dir()).await
     }

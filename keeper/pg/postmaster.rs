@@ -188,6 +188,28 @@ impl Postmaster {
         }
     }
 
+    /// Fast stop before a handover. When the shutdown checkpoint is written the end of WAL stands; standbys that have not
+    /// fetched it within `grace` are waited for no longer, as a frozen one would keep the server for `wal_sender_timeout`.
+    /// After `deadline`, `kill_all`. All of it is gone when this returns; `Instance::shut_down_at` tells how it ended.
+    pub async fn stop_for_handover(&self, deadline: Duration, grace: Duration) {
+        let stopped = async {
+            let watch = Watch::on(&[&self.data_dir().join("global")])?;
+            self.signal(Signal::INT)?;
+            while control::shut_down_at(&self.data_dir()).is_none() {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    _ = self.exited() => return Ok(()),
+                }
+            }
+            let _late = timeout(grace, self.exited()).await;
+            Ok::<(), PgError>(())
+        };
+        let _late = timeout(deadline, stopped).await;
+        if !self.has_exited() || self.data_dir().join("postmaster.pid").exists() {
+            self.kill_all().await;
+        }
+    }
+
     /// Fast stop (SIGINT): sessions end, a shutdown checkpoint is written. After `deadline`, `kill_all`. Returns true when
     /// the server ended by itself. All of it is gone when this returns.
     pub async fn fast_stop(&self, deadline: Duration) -> bool {

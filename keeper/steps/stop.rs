@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stolon::model::{Epoch, Lsn};
+use stolon::model::Epoch;
 
 use super::{Done, Hands};
 
@@ -10,6 +10,8 @@ use super::{Done, Hands};
 const STOP: Duration = Duration::from_secs(60);
 /// Under a planned mark clients wait: a checkpoint was written before.
 const HAND_OVER: Duration = Duration::from_secs(10);
+/// For standbys to fetch the shutdown checkpoint: milliseconds, unless one is frozen or far behind.
+const LAST_FETCH: Duration = Duration::from_secs(2);
 /// The checkpoint before a planned stop, during which clients work on.
 const CHECKPOINT: Duration = Duration::from_secs(30);
 
@@ -60,23 +62,22 @@ impl Hands {
         match (planned, self.shared.running()) {
             (true, Some(server)) => {
                 self.asked();
-                let clean = server.fast_stop(HAND_OVER).await;
-                tracing::info!(%epoch, clean, "PostgreSQL was stopped to be handed over");
+                server.stop_for_handover(HAND_OVER, LAST_FETCH).await;
                 self.shared.ended(server.id());
             }
             _ => self.kill_remains().await?,
+        }
+        // Told together with the promise: one without the other would look like a stop in disorder.
+        let clean = self.note_the_end();
+        if planned {
+            tracing::info!(%epoch, clean, "PostgreSQL was stopped to be handed over");
         }
         self.journal(|journal| {
             journal.promised = journal.promised.max(epoch);
             journal.recruit = None;
         })?;
         tracing::info!(%epoch, "gave the epoch up");
-        let traceparent = self.mark_context();
-        self.shared.urge(traceparent.clone());
-        if planned {
-            self.final_position().await?;
-            self.shared.urge(traceparent);
-        }
+        self.shared.urge(self.mark_context());
         Ok(())
     }
 
@@ -98,19 +99,12 @@ impl Hands {
         }
     }
 
-    /// After a clean stop: a successor that lacks nothing has replayed beyond the start of the shutdown checkpoint, the last
-    /// record of all.
-    async fn final_position(&self) -> Done {
-        let control = self.instance.control().await?;
+    /// The end of WAL after a stop in good order. False when there was none: what the server wrote last is then not known.
+    fn note_the_end(&self) -> bool {
         self.look_at_data();
-        self.shared.change(|state, _| {
-            let mut position = control.known_position();
-            if control.state.is_clean() {
-                position.lsn = Lsn(position.lsn.0 + 1);
-            }
-            state.stopped_at = Some(position);
-        });
-        Ok(())
+        let Some(end) = tokio::task::block_in_place(|| self.instance.shut_down_at()) else { return false };
+        self.shared.change(|state, _| (state.stopped_at, state.stopped_clean) = (Some(end), true));
+        true
     }
 
     /// Trace context of the mark in force; empty for none.

@@ -126,6 +126,18 @@ impl<'a> Facts<'a> {
             .find(|recruit| recruit.epoch == epoch && self.promised().next() >= epoch)
     }
 
+    /// What this keeper's primary wrote last in `epoch` is known: it was stopped in good order, and promised (R8). Told
+    /// once, it holds.
+    pub fn ended_clean(&self, db: &DbUid, epoch: Epoch) -> bool {
+        let told = self.last().is_some_and(|(report, _)| {
+            let postgres = &report.postgres;
+            report.promised >= epoch && postgres.position_final && postgres.db.as_ref() == Some(db)
+        });
+        let registered = self.info().filter(|info| info.promised >= epoch);
+        let registered = registered.and_then(|info| info.postgres_state.as_ref());
+        told || registered.is_some_and(|postgres| postgres.position_final && postgres.uid == *db)
+    }
+
     pub fn leaving(&self) -> bool {
         self.report().map_or_else(|| self.info().is_some_and(|info| info.leaving), |report| report.leaving)
     }

@@ -139,20 +139,25 @@ enum Loss {
     Unacknowledged,
     /// R8: the old primary stopped in good order, its shutdown checkpoint is the end.
     Nothing,
+    /// Its end is not known, but its data are there.
+    Unknown,
 }
 
 /// A handover loses nothing. Only when the old keeper stays away for `failInterval` after it, what holds for a failover
 /// holds here too.
 fn tolerated(case: &Case<'_>, mark: &Fencing, plan: &mut Decision) -> Loss {
     let failover = if synchronous::in_force(case) { Loss::Unacknowledged } else { Loss::UpToLag };
-    let Some((_, db)) = case.master() else { return failover };
+    let Some((uid, db)) = case.master() else { return failover };
     let keeper = &db.spec.keeper_uid;
     if !mark.planned || case.keeper(keeper).promised() < mark.epoch {
         return failover;
     }
     match case.since(Timer::KeeperAbsent(keeper.clone())) {
         Some(since) if plan.waited(case.now, since, case.spec.fail_interval) => failover,
-        _ => Loss::Nothing,
+        _ if case.keeper(keeper).ended_clean(uid, mark.epoch) => Loss::Nothing,
+        // Killed in the middle of its stop.
+        _ if synchronous::in_force(case) => Loss::Unacknowledged,
+        _ => Loss::Unknown,
     }
 }
 
@@ -284,6 +289,11 @@ fn near_enough(case: &Case<'_>, position: WalPosition, loss: Loss) -> Result<(),
                 "it is {behind} bytes behind the old primary, which stopped in good order: a handover loses nothing"
             )),
         },
+        Loss::Unknown => {
+            Err("the old primary did not stop in good order, so it may have acknowledged more: a handover \
+                              loses nothing"
+                .into())
+        }
         Loss::UpToLag => within_lag(case, position),
         // Every acknowledged commit is on every standby in sync, however far the primary got (R18).
         Loss::Unacknowledged => Ok(()),

@@ -92,6 +92,9 @@ pub struct PostgresInfo {
     pub timeline_id: u32,
     #[serde(rename = "xLogPos")]
     pub xlog_pos: Lsn,
+    /// New: that is the end of the WAL of a primary that was stopped in good order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub position_final: bool,
     #[serde(default)]
     pub pg_parameters: BTreeMap<String, String>,
     #[serde(default)]

@@ -36,6 +36,8 @@ pub struct PostgresReport {
     pub position: Option<WalPosition>,
     /// Age of `position` when the report was made.
     pub position_age: Duration,
+    /// `position` is the end of the WAL of a primary that was stopped in good order.
+    pub position_final: bool,
     /// Age of the last probe that succeeded (R13).
     pub probe_age: Option<Duration>,
     pub wal_streaming: bool,

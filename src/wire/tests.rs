@@ -53,6 +53,7 @@ pub(crate) fn keeper_report() -> KeeperReport {
             system_id: 7_711_173_073_378_985_024,
             position: Some(position),
             position_age: Duration::from_millis(12),
+            position_final: true,
             probe_age: Some(Duration::ZERO),
             wal_streaming: true,
             wal_advances: 8,

@@ -1,6 +1,8 @@
 //! R4: the end of a server, now; and the end in good order, with a deadline.
 
-use rustix::process::Signal;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::*;
 
@@ -118,4 +120,47 @@ async fn a_fast_stop_of_what_has_ended_returns_at_once() {
     within("the end", postmaster.exited()).await;
     within("the stop", postmaster.fast_stop(PATIENCE)).await;
     assert_eq!(node.processes(), [0; 0], "its sessions are gone as well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_for_a_handover_tells_the_end_of_wal_which_a_standby_has_then() {
+    let (one, first) = Node::primary("a").await;
+    let (two, second) = Node::standby("b", &one).await;
+    two.wait_streaming(&one).await;
+    let _busy = busy(&one, 2).await;
+    assert_eq!(one.instance.shut_down_at(), None, "it runs");
+    let mut times = Vec::new();
+    let began = Instant::now();
+    first.stop_for_handover(PATIENCE, PATIENCE).await;
+    times.push(began.elapsed());
+    figure("stop_for_handover", times);
+    let control = one.instance.control().await.unwrap();
+    let end = one.instance.shut_down_at().unwrap();
+    assert_eq!(control.state, ClusterState::ShutDown);
+    assert_eq!((end.timeline, end.lsn.0), (control.checkpoint.timeline, control.checkpoint.lsn.0 + 1));
+    assert!(second.recruit(PATIENCE).await.unwrap() >= end);
+    let again = one.start(ConfRole::Primary).await;
+    again.kill_all().await;
+    assert_eq!(one.instance.shut_down_at(), None, "killed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_for_a_handover_waits_for_a_frozen_standby_only_a_little_and_ends_in_good_order() {
+    let (one, first) = Node::primary("a").await;
+    let (two, _second) = Node::standby("b", &one).await;
+    two.wait_streaming(&one).await;
+    let frozen: Vec<_> = two.processes().into_iter().map(pidfd).collect();
+    frozen.iter().for_each(|process| pidfd_send_signal(process, Signal::STOP).unwrap());
+    one.sql("CREATE TABLE t ()").await;
+    let (grace, began) = (Duration::from_millis(500), Instant::now());
+    first.stop_for_handover(PATIENCE, grace).await;
+    assert!(began.elapsed() >= grace, "it asks the standby: {:?}", began.elapsed());
+    assert!(began.elapsed() < grace + Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(one.processes(), [0; 0]);
+    assert!(one.instance.shut_down_at().is_some(), "{:?}", one.instance.control().await);
+    frozen.iter().for_each(|process| pidfd_send_signal(process, Signal::CONT).unwrap());
+}
+
+fn pidfd(pid: u32) -> OwnedFd {
+    pidfd_open(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), PidfdFlags::empty()).unwrap()
 }

@@ -11,7 +11,7 @@ fn stopped() -> Town {
     leave(&mut town);
     assert!(town.data().fencing().is_some_and(|mark| mark.planned));
     town.fence("p1", 1);
-    town.promise("k1", 1);
+    town.stop("k1", 1);
     town.step();
     assert_eq!(town.stage(), Some(Stage::Recruit));
     town

@@ -139,7 +139,10 @@ impl Sim {
         let data = self.town.data().clone();
         let Some((uid, db)) = data.db_of(&keeper(name)) else { return };
         if db.spec.role == stolon::model::cluster::DbRole::Master {
-            self.town.promise(name, epoch.0);
+            match self.chance(90) {
+                true => self.town.stop(name, epoch.0),
+                false => self.town.promise(name, epoch.0),
+            }
             let leaves =
                 self.town.seen.keepers[&keeper(name)].report.as_ref().is_some_and(|(report, _)| report.leaving);
             if leaves && self.chance(3) {

@@ -32,7 +32,7 @@ fn stopped() -> Town {
     town.fence("p1", 1);
     town.step();
     assert_eq!(town.stage(), Some(Stage::Fence), "the old primary stops first");
-    town.promise("k1", 1);
+    town.stop("k1", 1);
     town.step();
     assert_eq!(town.stage(), Some(Stage::Recruit));
     town
@@ -58,7 +58,35 @@ fn a_candidate_that_lacks_a_byte_gives_the_role_back_under_the_next_epoch() {
     assert!(town.says("keeper k3, which the handover is to, can't take over"), "{:?}", town.last.reasons);
 }
 
-/// Its server was killed in the middle of the stop: what it wrote last, its keeper does not know.
+/// Its server was killed in the middle of the stop: what it wrote last, nobody knows, and its data hold it.
+#[test]
+fn an_old_primary_that_did_not_stop_in_good_order_goes_on_whatever_the_candidates_have() {
+    let mut town = stopped();
+    town.report("k1", |report| report.postgres.position_final = false);
+    town.recruit("k2", 2, 1, 5000);
+    town.recruit("k3", 2, 1, 5000);
+    town.step();
+    assert_eq!((town.primary().as_str(), town.data().epoch().0), ("k1", 2), "{:?}", town.last.reasons);
+    assert!(town.says("did not stop in good order"), "{:?}", town.last.reasons);
+}
+
+#[test]
+fn synchronous_a_candidate_in_sync_takes_over_from_one_that_did_not_stop_in_good_order() {
+    let mut town = super::synchronous::synchronous(3, 1, 2);
+    asked(&mut town, None);
+    town.wish = None;
+    town.report("k1", |report| report.prepared = Epoch(1));
+    town.step();
+    assert!(town.data().fencing().is_some_and(|mark| mark.planned), "{:?}", town.last.reasons);
+    town.fence("p1", 1);
+    town.promise("k1", 1);
+    town.step();
+    town.recruit("k2", 2, 1, 1000);
+    town.recruit("k3", 2, 1, 1000);
+    town.step();
+    assert_ne!(town.primary(), "k1", "{:?}", town.last.reasons);
+}
+
 #[test]
 fn a_candidate_that_lacks_what_another_recruit_has_does_not_win_though_the_old_primarys_end_is_unknown() {
     let mut town = stopped();

@@ -11,7 +11,7 @@ use super::{keeper, ms, secs, town::Town};
 use crate::decide::Proof;
 
 /// `k1` primary; synchronous replication in force with these bounds; settled.
-fn synchronous(keepers: u32, min: u16, max: u16) -> Town {
+pub(super) fn synchronous(keepers: u32, min: u16, max: u16) -> Town {
     let mut town = Town::running(keepers, 1);
     enable(&mut town, min, max);
     for _ in 0..6 {

@@ -199,6 +199,12 @@ impl Town {
         });
     }
 
+    /// Promised, after a stop in good order.
+    pub fn stop(&mut self, uid: &str, epoch: u64) {
+        self.promise(uid, epoch);
+        self.report(uid, |report| report.postgres.position_final = true);
+    }
+
     pub fn recruit(&mut self, uid: &str, epoch: u64, timeline: u32, lsn: u64) {
         let position = WalPosition { timeline, lsn: Lsn(lsn) };
         self.report(uid, |report| {

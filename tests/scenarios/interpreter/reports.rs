@@ -143,6 +143,7 @@ fn tell(report: &mut KeeperReport, key: &str, value: &str) -> Result<(), Trouble
         "streaming" => postgres.wal_streaming = yes(value)?,
         "wal-advances" => postgres.wal_advances += number::<u64>(value)?,
         "position" => postgres.position = (value != "unknown").then(|| position(value)).transpose()?,
+        "position-final" => postgres.position_final = yes(value)?,
         "generation" => postgres.generation = Generation(number(value)?),
         "system" => postgres.system_id = if value == "other" { SYSTEM + 1 } else { SYSTEM },
         "probe-age" => postgres.probe_age = Some(duration(value)?),

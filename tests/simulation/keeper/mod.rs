@@ -16,7 +16,7 @@ use std::{
 };
 
 use stolon::{
-    model::{ClusterData, KeeperUid, LeaseId, Moment, Revision, view::KeeperView},
+    model::{ClusterData, KeeperUid, LeaseId, Lsn, Moment, Revision, WalPosition, view::KeeperView},
     store::Begin,
 };
 use stolon_keeper::{
@@ -245,6 +245,19 @@ impl Keeper {
         if let Some((system, position)) = self.machine.with_data(|data| (data.system_id, data.known_position())) {
             self.change(|state, _| (state.system_id, state.stopped_at) = (system, Some(position)));
         }
+        self.note_the_end();
+    }
+
+    /// The end of WAL after a stop in good order.
+    fn note_the_end(&self) {
+        self.look_at_data();
+        let end = self.machine.with_data(|data| data.clean.then(|| data.known_position())).flatten();
+        self.change(|state, _| {
+            state.stopped_clean = end.is_some();
+            if let Some(end) = end {
+                state.stopped_at = Some(WalPosition { lsn: Lsn(end.lsn.0 + 1), ..end });
+            }
+        });
     }
 
     /// SIGTERM.

@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use stolon::model::{
-    DbUid, Epoch, Generation, Lsn,
+    DbUid, Epoch, Generation,
     registration::Recruit,
     view::{Assignment, KeeperView, Role, Upstream},
 };
@@ -26,6 +26,7 @@ use crate::{
 
 const STOP: Duration = Duration::from_secs(60);
 const STOP_PLANNED: Duration = Duration::from_secs(10);
+const LAST_FETCH: Duration = Duration::from_secs(2);
 
 impl Keeper {
     pub(super) async fn run(self: Rc<Keeper>, step: Step) -> Done {
@@ -161,7 +162,7 @@ impl Keeper {
                 // The CHECKPOINT before.
                 self.world.pass(10 * MS, 60 * MS).await;
                 self.asked();
-                self.machine.fast_stop(STOP_PLANNED).await;
+                self.machine.stop_for_handover(STOP_PLANNED, LAST_FETCH).await;
                 self.ended(server.id);
             }
             (_, Some(server)) => {
@@ -172,6 +173,7 @@ impl Keeper {
             (_, None) => self.machine.kill(),
         }
         self.bury();
+        self.note_the_end();
         self.journal(|journal| {
             journal.promised = journal.promised.max(epoch);
             journal.recruit = None;
@@ -179,17 +181,6 @@ impl Keeper {
         .await;
         self.world.count("epochs given up");
         self.urge.bump();
-        if planned {
-            self.look_at_data();
-            let end = self.machine.with_data(|data| (data.known_position(), data.clean));
-            self.change(|state, _| {
-                state.stopped_at = end.map(|(mut position, clean)| {
-                    position.lsn = Lsn(position.lsn.0 + u64::from(clean));
-                    position
-                });
-            });
-            self.urge.bump();
-        }
         Ok(())
     }
 

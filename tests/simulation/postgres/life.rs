@@ -116,6 +116,11 @@ impl Machine {
 
     /// True when it ended in good order within the limit; killed else.
     pub async fn fast_stop(self: &Rc<Machine>, limit: Duration) -> bool {
+        self.stop_for_handover(limit, limit).await
+    }
+
+    /// As `fast_stop`; standbys that have not fetched the shutdown checkpoint within `grace` are waited for no longer.
+    pub async fn stop_for_handover(self: &Rc<Machine>, limit: Duration, grace: Duration) -> bool {
         let Some(server) = self.running() else { return false };
         let primary = server.mode.get() == Mode::Primary;
         let promoting = matches!(server.mode.get(), Mode::Promoting | Mode::Starting);
@@ -133,15 +138,16 @@ impl Machine {
                 self.change_data(|data| {
                     data.wal.push(record);
                     data.checkpoint = data.wal.len() - 1;
+                    data.clean = true;
                 });
-                server.drained(self).await;
+                let _late = self.world.within_time(self.host, grace, server.drained(self)).await;
             }
             true
         };
         let clean = self.world.within_time(self.host, limit, work).await.unwrap_or(false);
         let ours = self.server.borrow().as_ref().is_some_and(|now| now.id == server.id);
         if ours {
-            self.change_data(|data| data.clean = clean);
+            self.change_data(|data| data.clean |= clean);
             self.kill();
         }
         clean

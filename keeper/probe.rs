@@ -19,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// What takes longer is told, though it may still succeed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+const FULL: &str = "PostgreSQL takes no new connection: all of max_connections are taken";
+
 /// Never returns an error.
 pub async fn probe(shared: Shared, instance: Instance) -> Result<(), String> {
     let mut turn = interval(PROBE);
@@ -55,6 +57,12 @@ async fn ask(shared: &Shared, instance: &Instance, id: ProcessId) -> Option<Mome
             tell(shared, id, |unfit| &mut unfit.server, "");
             Some(asked)
         }
+        // Strangers can take all places before they have shown a password: that is the answer of a living server, as long
+        // as the connection that was there before still gets its answers.
+        Err(PgError::Full { .. }) if sampled(shared) => {
+            tell(shared, id, |unfit| &mut unfit.server, FULL);
+            Some(asked)
+        }
         // Already told in other words.
         Err(PgError::TimedOut { .. }) => None,
         Err(error) => {
@@ -62,6 +70,10 @@ async fn ask(shared: &Shared, instance: &Instance, id: ProcessId) -> Option<Mome
             None
         }
     }
+}
+
+fn sampled(shared: &Shared) -> bool {
+    shared.look(|state, now| state.sample.as_ref().is_some_and(|sample| now.since(sample.at) < PATIENCE))
 }
 
 /// When the write that succeeded was begun.

@@ -11,7 +11,9 @@ impl Instance {
         conninfo::write_passfile(self)?;
         let new = staging::begin(self).await?;
         let login = &self.credentials().replication;
-        let source = conninfo::to_server(self, &server.host, server.port, login, &[("application_name", slot)]);
+        // Its stream tells what it has flushed: under the standby's own name commits would wait for an unfinished copy.
+        let name = copy_name(slot);
+        let source = conninfo::to_server(self, &server.host, server.port, login, &[("application_name", &name)]);
         let mut program = Program::new(self, "pg_basebackup").arg("-D").arg(&new).arg("-d").arg(source);
         program = program.args(["-X", "stream", "-c", "fast", "--no-password"]);
         if self.has_free_slot(server, slot).await {
@@ -22,4 +24,9 @@ impl Instance {
         self.as_owner(|| set_signal(&signal, true))?;
         staging::complete(self, new).await
     }
+}
+
+/// What `pg_stat_replication` shows of a copy in progress: never the name of a synchronous standby (R18).
+pub(super) fn copy_name(slot: &str) -> String {
+    format!("copy_of_{slot}")
 }

@@ -14,6 +14,9 @@ pub enum PgError {
     /// The server could not be reached or refused a statement.
     #[error("{doing}: {problem}")]
     Sql { doing: &'static str, problem: String },
+    /// The server lives and has no place left for a new connection (SQLSTATE 53300).
+    #[error("{doing}: all of max_connections are taken")]
+    Full { doing: &'static str },
     /// A condition is not met; nothing was done.
     #[error("{0}")]
     Refused(String),

@@ -3,7 +3,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage, SimpleQueryRow, error::SqlState};
 
 use super::{Instance, Login, PgError};
 
@@ -57,6 +57,7 @@ pub(super) fn conclude<T>(
 ) -> Result<T, PgError> {
     match outcome {
         Err(_) => Err(PgError::TimedOut { doing, after: deadline }),
+        Ok(Err(error)) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => Err(PgError::Full { doing }),
         Ok(Err(error)) => Err(PgError::Sql { doing, problem: problem(&error) }),
         Ok(Ok(None)) => Err(PgError::Sql { doing, problem: "the server closed the connection".into() }),
         Ok(Ok(Some(result))) => Ok(result),

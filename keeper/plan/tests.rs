@@ -207,6 +207,25 @@ fn a_primary_of_before_promises_too_or_it_could_never_return_when_its_successor_
     assert_eq!(before.step, Step::GiveUp { epoch: Epoch(3), planned: false });
 }
 
+/// The last WAL was received and ended inside a record: what counts is what the recruit had replayed.
+#[test]
+fn a_recruit_follows_the_winner_though_it_received_more_than_can_be_replayed() {
+    let standby = Keeper::standby();
+    let at = |lsn| WalPosition { timeline: 2, lsn: Lsn(lsn) };
+    let elected = |k: &mut Keeper| {
+        k.view.epoch = Epoch(4);
+        k.ready = Some(ready(4, PRIMARY, 3, 500));
+        (k.following, k.position) = (None, Some(at(508)));
+        (k.journal.promised, k.journal.recruit) = (Epoch(3), Some(Recruit { epoch: Epoch(4), position: at(500) }));
+    };
+    assert!(matches!(standby.with(elected).step, Step::Follow { .. }), "{:?}", standby.with(elected));
+    let ahead = |k: &mut Keeper| {
+        elected(k);
+        k.journal.recruit = Some(Recruit { epoch: Epoch(4), position: at(508) });
+    };
+    assert!(matches!(standby.with(ahead).step, Step::Resync { .. }));
+}
+
 #[test]
 fn standbys_receive_until_they_are_recruited_and_then_follow_nobody() {
     let standby = Keeper::standby();

@@ -10,7 +10,7 @@ use stolon::model::{
 use super::{Done, Hands, StepError, is_copy};
 use crate::{
     journal::{Branch, DbState},
-    pg::{ConfRole, Control, DataState, PgError, Server},
+    pg::{ClusterState, ConfRole, Control, DataState, PgError, Server},
     plan::{Data, Fit, Method, fit},
 };
 
@@ -132,9 +132,10 @@ impl Hands {
     }
 }
 
-/// A lower bound of the end of WAL; after a clean stop just past the start of its last record.
+/// A lower bound of the end of WAL; after a clean stop of a primary just past the start of its last record. (A standby's
+/// is the end of a record already.)
 fn end(control: &Control) -> WalPosition {
     let mut position = control.known_position();
-    position.lsn.0 += u64::from(control.state.is_clean());
+    position.lsn.0 += u64::from(control.state == ClusterState::ShutDown);
     position
 }

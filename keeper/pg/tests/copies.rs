@@ -35,6 +35,34 @@ async fn a_copy_follows_and_the_old_data_goes_only_after_it_runs() {
     assert!(Expendable::of(&second).is_none(), "only a running server makes old data expendable");
 }
 
+/// Its stream reports what it has flushed: by the name of the standby that it is for, it would release commits that only
+/// an unfinished copy has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_in_progress_is_no_synchronous_standby() {
+    let (one, first) = source().await;
+    let two = Node::copied("b");
+    two.slot_at(&one).await;
+    let (server, slot) = (one.server(), two.db.slot());
+    assert!(one.configure_sync(ConfRole::Primary, &slot).needs_reload());
+    first.reload().await.unwrap();
+    one.wait_sql("SHOW synchronous_standby_names", &slot).await;
+    const SEEN: &str = "SELECT string_agg(application_name || ' ' || sync_state, ',') FROM pg_stat_replication";
+    let mut copying = Box::pin(two.instance.base_backup(&server, &slot));
+    let (mut seen, mut looks) = (0, 0);
+    loop {
+        tokio::select! {
+            made = &mut copying => break made.unwrap(),
+            text = one.sql(SEEN) => {
+                looks += 1;
+                seen += usize::from(text.contains(&format!("copy_of_{slot}")));
+                assert!(!text.contains(&format!(",{slot}")) && !text.starts_with(&slot), "{text}");
+                assert!(!text.contains(" sync") && !text.contains("quorum"), "{text}");
+            }
+        }
+    }
+    assert!(seen > 0, "the copy was never seen in {looks} looks");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_half_way_a_copy_leaves_the_old_data_and_may_be_tried_again() {
     let (one, _first) = source().await;
@@ -50,7 +78,7 @@ async fn dropped_half_way_a_copy_leaves_the_old_data_and_may_be_tried_again() {
     drop(copying);
     assert!(two.instance.data_dir().join("old").exists());
     assert_eq!(two.instance.data_state(), DataState::Primary);
-    one.wait_sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'no_such_slot'", "0").await;
+    one.wait_sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%no_such_slot'", "0").await;
     within("the copy", two.instance.base_backup(&server, "no_such_slot")).await.unwrap();
     assert!(!new.exists() && !two.instance.data_dir().join("old").exists());
     let _second = two.start(ConfRole::Standby { upstream: None }).await;

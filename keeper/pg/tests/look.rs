@@ -4,6 +4,8 @@ use rustix::process::Signal;
 use stolon::task::Shutdown;
 use tokio::sync::watch;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 
 struct Sampling {
@@ -59,6 +61,35 @@ async fn a_probe_does_not_wait_for_synchronous_standbys() {
     postmaster.reload().await.unwrap();
     node.wait_sql("SHOW synchronous_standby_names", "nobody").await;
     assert!(node.instance.probe(Duration::from_secs(5)).await.unwrap().is_some());
+}
+
+/// Who has shown no password yet takes a place, too; the sampler's session goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_place_for_the_probe_says_that_it_lives() {
+    let mut node = Node::copied("a");
+    node.settings.parameters.insert("max_connections".into(), "10".into());
+    let _postmaster = node.start(ConfRole::Primary).await;
+    let mut silent = Vec::new();
+    let answer = loop {
+        match node.instance.probe(PATIENCE).await {
+            Ok(_) => silent.push(half_a_login(&node).await),
+            Err(error) => break error,
+        }
+        assert!(silent.len() < 100, "every probe found a place");
+    };
+    assert!(matches!(answer, PgError::Full { .. }), "{answer}");
+}
+
+/// Asks for a login and never answers the server's challenge.
+async fn half_a_login(node: &Node) -> tokio::net::TcpStream {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", node.port())).await.unwrap();
+    let parameters = b"user\0stranger\0database\0postgres\0\0";
+    let length = u32::try_from(8 + parameters.len()).unwrap();
+    let message = [&length.to_be_bytes()[..], &196_608_u32.to_be_bytes(), parameters].concat();
+    stream.write_all(&message).await.unwrap();
+    let kind = within("the challenge", stream.read_u8()).await;
+    assert!(matches!(kind, Ok(b'R' | b'E')), "{kind:?}");
+    stream
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! AdminService: what this sentinel is and thinks, and what it knows of the cluster. All but the handover only read, and
 //! wait for nobody.
 
+mod available;
 pub mod problems;
 mod status;
 mod switchover;

@@ -1,27 +1,25 @@
 //! The whole cluster in one answer: what etcd says, with what was observed beside it. A function of both and the time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use stolon::{
     model::{
         ClusterData, KeeperUid, Moment,
         cluster::{Db, DbRole},
-        registration::PrimaryKey,
-        report::ProbeResult,
         view,
     },
     store::Mirror,
     wire::{millis, v1},
 };
 
-use super::problems;
+use super::{
+    available::{self, SILENT},
+    problems,
+};
 use crate::{
     decide::Facts,
     observe::{Observations, Peer},
 };
-
-/// Ten heartbeats (R13) without one.
-const SILENT: Duration = Duration::from_secs(1);
 
 /// Without the uid of who answers, and the reasons of the leader.
 pub fn cluster(now: Moment, mirror: &Mirror, seen: &Observations) -> v1::GetClusterStatusResponse {
@@ -29,15 +27,17 @@ pub fn cluster(now: Moment, mirror: &Mirror, seen: &Observations) -> v1::GetClus
     let data = stored.map(|(data, _)| &**data);
     let primary = data.and_then(|data| data.primary());
     let primary = primary.map(|(db, object)| view::Primary { db: db.clone(), keeper: object.spec.keeper_uid.clone() });
+    let obstacle = available::obstacle(now, mirror, seen);
     v1::GetClusterStatusResponse {
         cluster_uid: data.map(|data| data.cluster.uid.to_string()).unwrap_or_default(),
         revision: mirror.cluster.as_ref().map_or(0, |stored| stored.revision.0),
         epoch: data.map_or(0, |data| data.epoch().0),
         fencing: data.and_then(|data| data.fencing()).map(Into::into),
         primary: primary.as_ref().map(Into::into),
-        available: available(now, mirror, seen),
+        available: obstacle.is_none(),
         problems: problems::visible(mirror)
             .into_iter()
+            .chain(obstacle)
             .chain(silent(now, mirror, seen))
             .chain(failures(seen))
             .collect(),
@@ -46,26 +46,6 @@ pub fn cluster(now: Moment, mirror: &Mirror, seen: &Observations) -> v1::GetClus
         proxies: proxies(now, mirror, seen),
         answered_by: String::new(),
     }
-}
-
-/// A client can write now, as far as is known: both keys stand, no change is in progress, and the primary says that it
-/// serves, or answers somebody while its keeper is silent. Cluster data that can't be used take nothing away.
-fn available(now: Moment, mirror: &Mirror, seen: &Observations) -> bool {
-    let (Some(primary), Some(ready)) = (&mirror.primary, &mirror.ready) else { return false };
-    let keys = (primary.value.epoch, &primary.value.db) == (ready.value.epoch, &ready.value.db);
-    let data = mirror.data().filter(|_| problems::unusable(mirror).is_none());
-    keys && data.is_none_or(|(data, _)| problems::available(mirror, data)) && answers(now, mirror, seen, &primary.value)
-}
-
-fn answers(now: Moment, mirror: &Mirror, seen: &Observations, primary: &PrimaryKey) -> bool {
-    if seen.hears(now, &primary.keeper, SILENT) {
-        return facts(mirror, seen, &primary.keeper).serves(&primary.db, true);
-    }
-    let round = seen.round.as_ref().filter(|round| round.target == primary.keeper);
-    round.is_some_and(|round| {
-        let results = round.others.values().chain([&round.own]).flatten();
-        results.into_iter().any(|result| *result == ProbeResult::Answered)
-    })
 }
 
 fn facts<'a>(mirror: &'a Mirror, seen: &'a Observations, uid: &KeeperUid) -> Facts<'a> {

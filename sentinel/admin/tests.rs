@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use stolon::{
     model::{
         ClusterData, Epoch, KeeperUid, LeaseId, Moment, Revision,
+        cluster::BLOCKING_NAME,
         registration::{PrimaryKey, ReadyKey},
         report::{KeeperReport, PostgresState, ProbeResult},
     },
     store::{Held, Mirror, Stored},
 };
 
-use super::status;
-use crate::observe::{Observations, Round};
+use super::{available, status};
+use crate::observe::{Observations, Probe, Round};
 
 fn now() -> Moment {
     Moment::from_boot(Duration::from_secs(100))
@@ -84,6 +85,51 @@ fn a_primary_that_is_silent_or_stopped_is_not_available_whatever_its_keys_say() 
     let keeper = &mirror.primary.as_ref().unwrap().value.keeper;
     stopped.keeper_report(now(), keeper, KeeperReport::default());
     assert!(!available(&stopped));
+}
+
+#[test]
+fn a_primary_whose_keeper_is_gone_is_available_as_long_as_its_postgresql_answers() {
+    let mirror = serving();
+    let target = KeeperUid::parse("keeper0").unwrap();
+    let mut seen = reporting(&mirror, Duration::from_millis(300));
+    seen.keeper_ended(now() - Duration::from_millis(20), &target);
+    let obstacle = |seen: &Observations| available::obstacle(now(), &mirror, seen);
+    assert_eq!(obstacle(&seen), None, "nobody has been asked yet");
+    for (result, could) in
+        [(ProbeResult::Answered, true), (ProbeResult::Refused, false), (ProbeResult::TimedOut, false)]
+    {
+        seen.knocks.insert(target.clone(), Probe { asked: now(), result: Some(result) });
+        assert_eq!(obstacle(&seen).is_none(), could, "{result:?}: {:?}", obstacle(&seen));
+    }
+}
+
+#[test]
+fn what_keeps_a_write_from_succeeding_is_said_and_is_not_called_available() {
+    let mirror = serving();
+    let target = KeeperUid::parse("keeper0").unwrap();
+    let report = |change: fn(&mut KeeperReport)| {
+        let mut seen = reporting(&mirror, Duration::from_millis(50));
+        let mut report = seen.keepers[&target].report.as_ref().unwrap().0.clone();
+        change(&mut report);
+        seen.keeper_report(now(), &target, report);
+        status::cluster(now(), &mirror, &seen)
+    };
+    for (words, change) in [
+        ("is starting", (|report| report.postgres.state = PostgresState::Starting) as fn(&mut KeeperReport)),
+        ("has not taken a write for 7 s", |report| report.postgres.probe_age = Some(Duration::from_secs(7))),
+    ] {
+        let answer = report(change);
+        assert!(!answer.available && answer.problems.iter().any(|line| line.contains(words)), "{:?}", answer.problems);
+    }
+    let mut waiting = serving();
+    let mut data = (**waiting.data().unwrap().0).clone();
+    let master = data.cluster.status.master.clone().unwrap();
+    let db = data.dbs.get_mut(&master).unwrap();
+    db.spec.synchronous_replication = true;
+    db.spec.external_synchronous_standbys = Some(vec![BLOCKING_NAME.into()]);
+    waiting.cluster.as_mut().unwrap().data = Ok(Arc::new(data));
+    let answer = status::cluster(now(), &waiting, &reporting(&waiting, Duration::from_millis(50)));
+    assert!(!answer.available && answer.problems.iter().any(|line| line.contains("commits wait")), "{answer:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use stolon::model::{
-    KeeperUid,
+    DbUid, KeeperUid,
     cluster::{Handover, Phase},
     report::PostgresState,
 };
@@ -103,7 +103,15 @@ fn candidate(case: &Case<'_>, to: Option<&KeeperUid>) -> Result<(), String> {
         return Err("no primary serves that could be handed over".into());
     }
     let Some(to) = to else {
-        let (could, refusals) = choose::hopefuls(case);
+        let (could, mut refusals) = choose::hopefuls(case);
+        let near = |uid: &DbUid| match caught_up(case, uid) {
+            Ok(()) => true,
+            Err(refusal) => {
+                refusals.push(format!("db {uid} can't: {refusal}"));
+                false
+            }
+        };
+        let could: Vec<DbUid> = could.into_iter().filter(near).collect();
         let refusals = if refusals.is_empty() { "there is no standby".to_owned() } else { refusals.join("; ") };
         return if could.is_empty() { Err(format!("no standby could take over: {refusals}")) } else { Ok(()) };
     };
@@ -119,11 +127,17 @@ fn candidate(case: &Case<'_>, to: Option<&KeeperUid>) -> Result<(), String> {
     };
     choose::hopeful(case, uid, standby).map_err(|refusal| format!("keeper {to} can't take over: {refusal}"))?;
     let streams = case.keeper(to).report().is_some_and(|report| report.postgres.wal_streaming);
-    if streams {
-        Ok(())
-    } else {
-        Err(format!("keeper {to} can't take over: its standby does not stream from the primary"))
+    if !streams {
+        return Err(format!("keeper {to} can't take over: its standby does not stream from the primary"));
     }
+    caught_up(case, uid).map_err(|refusal| format!("keeper {to} can't take over: {refusal}"))
+}
+
+/// Clients wait while the candidate fetches what it lacks: what is too much for a failover is too much here.
+fn caught_up(case: &Case<'_>, uid: &DbUid) -> Result<(), String> {
+    let db = case.data.dbs.get(uid).ok_or("it is gone")?;
+    let position = case.keeper(&db.spec.keeper_uid).position(uid).ok_or("its position is not known")?;
+    choose::within_lag(case, position)
 }
 
 fn serving(case: &Case<'_>) -> bool {

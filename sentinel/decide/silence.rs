@@ -127,7 +127,7 @@ fn silent_since(case: &Case<'_>, keeper: &KeeperUid) -> Option<Moment> {
 }
 
 /// R5: fewer than half of those registered are heard, so the fault is probably here.
-fn too_deaf(case: &Case<'_>) -> Option<(usize, usize)> {
+pub fn too_deaf(case: &Case<'_>) -> Option<(usize, usize)> {
     let all = case.mirror.keepers.len() + case.mirror.proxies.len();
     let window = case.spec.suspect_interval;
     let proxies = case.mirror.proxies.keys().filter(|uid| case.seen.hears_proxy(case.now, uid, window)).count();

@@ -120,7 +120,8 @@ fn fill(
     let free: Vec<KeeperUid> = next.keepers.keys().filter(|uid| next.db_of(uid).is_none()).cloned().collect();
     for keeper in free {
         if count >= limit {
-            return;
+            plan.because(format!("keeper {keeper} gets no standby: {limit} are enough (maxStandbysPerSender)"));
+            continue;
         }
         match usable(case, &keeper) {
             Ok(()) => {

@@ -41,6 +41,14 @@ pub fn suspect(case: &Case<'_>, plan: &mut Decision) -> Option<Suspicion> {
     if let Some(found) = told(case, keeper, facts, plan) {
         return Some(found);
     }
+    if let Some(since) = left_alone(case, keeper, facts)
+        && !plan.waited(case.now, since, case.spec.fail_interval)
+    {
+        plan.because(format!(
+            "waiting failInterval for keeper {keeper}, which was ended in good order and has commits that nobody else has"
+        ));
+        return None;
+    }
     if let Some(found) = key_gone(case, keeper, facts, plan) {
         return Some(found);
     }
@@ -140,6 +148,19 @@ fn key_gone(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut De
     }
     let cause = format!("keeper {keeper} lost its authority for epoch {}", case.epoch());
     Some(Suspicion { cause, dead: false, planned: false, to: None })
+}
+
+/// Since when the incumbent is to be waited for though it was heard: it was asked to end and found no successor, so that all
+/// were stopped, and now a standby is back first (a cold start, R9).
+fn left_alone(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>) -> Option<Moment> {
+    let gone = case.since(Timer::PrimaryKeyGone(case.epoch()))?;
+    let left = facts.last().is_some_and(|(report, _)| report.leaving);
+    if facts.registered.is_some() || !left {
+        return None;
+    }
+    let others = case.mirror.keepers.iter().filter(|(uid, _)| *uid != keeper);
+    let back = others.filter_map(|(uid, held)| case.since(Timer::Registered(uid.clone(), held.created))).min();
+    Some(back.map_or(gone, |back| back.max(gone)))
 }
 
 /// Cold start (R9): without its key, and not heard since this sentinel began, the incumbent may still be booting. That nobody

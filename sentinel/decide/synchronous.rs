@@ -16,7 +16,7 @@ use stolon::model::{
 use super::{
     Case, Decision,
     choose::{Winner, within_lag},
-    next_epoch,
+    next_epoch, silence,
 };
 
 /// Names of a list, by db.
@@ -55,7 +55,9 @@ pub fn refusal(case: &Case<'_>, uid: &DbUid) -> Option<String> {
 pub fn tend(case: &Case<'_>, next: &mut ClusterData, plan: &mut Decision) {
     let Some((master, before)) = case.master() else { return };
     let (wanted, on) = (case.spec.synchronous_replication, before.spec.synchronous_replication);
-    if case.ready() && case.keeper(&before.spec.keeper_uid).registered.is_some() {
+    // Who hears too few says of nobody that it does not live.
+    let deaf = on && wanted && silence::too_deaf(case).is_some();
+    if case.ready() && case.keeper(&before.spec.keeper_uid).registered.is_some() && !deaf {
         let known = electable(before);
         let (list, blocked) = match (on, wanted) {
             (_, true) => list(case, next, plan),
@@ -144,7 +146,11 @@ fn tell(case: &Case<'_>, next: &ClusterData, before: &Names, had: &Names, after:
         plan.because(format!("db {uid}{} becomes a synchronous standby", keeper(uid)));
     }
     for uid in before.difference(after) {
-        let why = if had.contains(uid) { "enough others are in sync" } else { "it was not in sync yet" };
+        let why = if had.contains(uid) {
+            "others are enough (min- and maxSynchronousStandbys)"
+        } else {
+            "it was not in sync yet"
+        };
         plan.because(format!("db {uid}{} is no synchronous standby any more: {why}", keeper(uid)));
     }
 }

@@ -192,6 +192,13 @@ pub const LEASE: Duration = Duration::from_secs(5);
 const SENTINEL_LEASE: Duration = Duration::from_secs(3);
 /// etcd grants no less than 2 s, and the margins of R1 leave nothing to live on below 3 s.
 const LEAST_LEASE: Duration = Duration::from_secs(3);
+/// A host that is gone keeps its authority for so long; etcd itself ends at hours.
+const LONGEST_LEASE: Duration = Duration::from_secs(600);
+/// Below, processes are busy with nothing else.
+const LEAST_SLEEP: Duration = Duration::from_millis(100);
+const LEAST_HEARTBEAT: Duration = Duration::from_millis(10);
+/// Below, a scheduler that is late looks like a dead host.
+const LEAST_SUSPICION: Duration = Duration::from_millis(100);
 /// A silence is one of several heartbeats.
 const BEATS_PER_SUSPICION: u32 = 3;
 /// stolon's own default: 1024 * 1204 bytes (`reference`: the digits are swapped there; kept for compatibility).
@@ -273,11 +280,20 @@ impl StoredSpec {
 impl Spec {
     fn check(&self) -> Result<(), BadSpec> {
         let refuse = |text: String| Err(BadSpec(text));
-        if self.proxy_check_interval >= self.proxy_timeout {
-            return refuse("proxyCheckInterval must be below proxyTimeout".into());
+        let (check, timeout) = (self.proxy_check_interval, self.proxy_timeout);
+        if check >= timeout {
+            return refuse(format!(
+                "proxyCheckInterval is {check:?}: it must be below proxyTimeout, which is {timeout:?}"
+            ));
         }
-        if self.sleep_interval.is_zero() || self.fail_interval.is_zero() || self.suspect_interval.is_zero() {
-            return refuse("sleepInterval, failInterval and suspectInterval must be above 0".into());
+        for (name, value, least) in [
+            ("sleepInterval", self.sleep_interval, LEAST_SLEEP),
+            ("heartbeatInterval", self.heartbeat_interval, LEAST_HEARTBEAT),
+            ("suspectInterval", self.suspect_interval, LEAST_SUSPICION),
+        ] {
+            if value < least {
+                return refuse(format!("{name} is {value:?}: it must be at least {least:?}"));
+            }
         }
         self.check_timings()?;
         if self.max_synchronous_standbys == 0 || self.max_synchronous_standbys < self.min_synchronous_standbys {
@@ -320,9 +336,9 @@ impl Spec {
     fn check_timings(&self) -> Result<(), BadSpec> {
         let refuse = |text: String| Err(BadSpec(text));
         let (beat, suspect) = (self.heartbeat_interval, self.suspect_interval);
-        if beat.is_zero() || beat * BEATS_PER_SUSPICION > suspect {
+        if beat.saturating_mul(BEATS_PER_SUSPICION) > suspect {
             return refuse(format!(
-                "heartbeatInterval is {beat:?}: it must be above 0, and at most a third of suspectInterval, which is {suspect:?}"
+                "heartbeatInterval is {beat:?}: it must be at most a third of suspectInterval, which is {suspect:?}"
             ));
         }
         if suspect > self.fail_interval {
@@ -337,8 +353,10 @@ impl Spec {
             ("proxyLeaseDuration (or proxyTimeout, which caps it)", self.proxy_lease),
         ];
         for (name, lease) in leases {
-            if lease < LEAST_LEASE || lease.subsec_nanos() != 0 {
-                return refuse(format!("{name} is {lease:?}: it must be whole seconds, at least {LEAST_LEASE:?}"));
+            if lease < LEAST_LEASE || lease > LONGEST_LEASE || lease.subsec_nanos() != 0 {
+                return refuse(format!(
+                    "{name} is {lease:?}: it must be whole seconds, at least {LEAST_LEASE:?}, at most {LONGEST_LEASE:?}"
+                ));
             }
         }
         Ok(())

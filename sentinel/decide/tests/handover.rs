@@ -136,3 +136,22 @@ fn what_an_earlier_stream_said_of_leaving_is_not_believed_of_the_next() {
     town.step();
     assert!(town.data().fencing().is_none(), "{:?}", town.last.reasons);
 }
+
+/// All keepers were asked to end at once, the primary's was the last to acknowledge commits; a standby's is started first.
+#[test]
+fn an_incumbent_that_ended_in_good_order_is_waited_for_when_all_were_stopped() {
+    let mut town = Town::running(3, 1);
+    town.report("k1", |report| report.leaving = true);
+    for name in ["k2", "k3", "k1"] {
+        town.hang_up(name);
+        town.expire(name);
+    }
+    town.live(secs(60), &[]);
+    town.register("k2");
+    town.speak("k2");
+    town.live(secs(15), &[]);
+    assert!(town.data().fencing().is_none() && town.data().epoch() == Epoch(1), "{:?}", town.last.reasons);
+    assert!(town.says("ended in good order and has commits that nobody else has"), "{:?}", town.last.reasons);
+    town.live(secs(10), &[]);
+    assert!(town.data().fencing().is_some(), "failInterval after the first came back: {:?}", town.last.reasons);
+}

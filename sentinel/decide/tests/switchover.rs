@@ -177,3 +177,13 @@ fn a_successor_of_the_leader_goes_on_with_the_preparation() {
     town.step();
     assert!(town.data().fencing().is_some_and(|mark| mark.to == Some(keeper("k2"))));
 }
+
+#[test]
+fn a_candidate_that_lags_by_more_than_a_failover_would_tolerate_is_refused() {
+    let mut town = Town::running(3, 1);
+    town.report("k1", |report| report.postgres.position.as_mut().unwrap().lsn.0 += 5_000_000);
+    let lagging = refusal(&mut town, Some("k3"));
+    assert!(lagging.contains("keeper k3 can't take over") && lagging.contains("maxStandbyLag"), "{lagging}");
+    let all = refusal(&mut town, None);
+    assert!(all.contains("no standby could take over") && all.contains("maxStandbyLag"), "{all}");
+}

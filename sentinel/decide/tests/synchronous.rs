@@ -400,3 +400,13 @@ fn a_confirmation_of_an_older_generation_makes_nobody_electable() {
     town.tick();
     assert_eq!(lists(&town), "k2 k3 | k2 k3");
 }
+
+/// Stopped for a moment, it has heard nobody: that says nothing of the standbys.
+#[test]
+fn a_sentinel_that_hears_too_few_drops_nobody_from_the_list() {
+    let mut town = synchronous(2, 0, 1);
+    assert_eq!(lists(&town), "k2 | k2");
+    town.pass(secs(2));
+    town.step();
+    assert_eq!(lists(&town), "k2 | k2", "{:?}", town.last.reasons);
+}

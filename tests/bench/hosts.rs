@@ -19,7 +19,7 @@ use stolon_tests::{
     eventually,
     keys::Keys,
     netns::{Host, Network},
-    proc,
+    postmaster, proc,
     process::{Outcome, Process, complete},
     sql::Target,
 };
@@ -198,8 +198,7 @@ impl<'n> Hosts<'n> {
     }
 
     pub fn postmaster(&self, host: usize) -> Option<u32> {
-        let file = std::fs::read_to_string(self.data_dir(host).join("postgres/postmaster.pid")).ok()?;
-        file.lines().next()?.trim().parse().ok().filter(|pid| proc::alive(*pid))
+        postmaster::running(&self.data_dir(host).join("postgres"))
     }
 
     /// The keeper, its PostgreSQL and whatever else works for them on a host, the youngest first: clients' sessions, and

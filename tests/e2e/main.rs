@@ -18,6 +18,7 @@ mod matrix;
 mod members;
 mod playground;
 mod rejoin;
+mod remains;
 mod store;
 mod switchover;
 mod synchronous;

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use crate::proc;
+use crate::{postmaster, proc};
 
 pub struct Disk {
     image: PathBuf,
@@ -61,8 +61,9 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.mend();
-        // Once it is unmounted, nobody finds by their folder those who work there.
+        // Once it is unmounted, nobody finds by their folder those who work there, nor what their servers leave.
         proc::kill_within(&self.mount);
+        postmaster::release(&self.mount);
         unmount(&self.mount);
         let _ = fs::remove_file(&self.image);
     }

@@ -19,7 +19,7 @@ use crate::{
     etcd::{Etcd, Place},
     keys::Keys,
     netns::{Host, Network},
-    proc,
+    postmaster, proc,
     process::Process,
     runner::Test,
     sql::Target,
@@ -198,8 +198,7 @@ impl<'a> Stage<'a> {
     }
 
     pub fn postmaster(&self, host: usize) -> Option<u32> {
-        let file = std::fs::read_to_string(self.data_dir(host).join("postgres/postmaster.pid")).ok()?;
-        file.lines().next()?.trim().parse().ok().filter(|pid| proc::alive(*pid))
+        postmaster::running(&self.data_dir(host).join("postgres"))
     }
 
     /// The process that a host's role is, when it runs.

@@ -91,6 +91,7 @@ impl<'n> Hosts<'n> {
             client_port: 2379,
             peer_port: 2380,
             namespace: Some(host.namespace.name.clone()),
+            holder: None,
         };
         let etcd = Etcd::start_at(&test, network.hosts[..DATABASES].iter().map(place).collect()).await;
         let authority = Authority::new(test.folder(), "ca");

@@ -6,6 +6,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -33,6 +34,21 @@ impl Disk {
     /// Every write, and every fsync, hangs from now on.
     pub fn freeze(&self) {
         run(Command::new("fsfreeze").arg("-f").arg(&self.mount));
+    }
+
+    /// Every write waits for so long.
+    pub async fn stall(&self, span: Duration) {
+        /// Released whatever happens meanwhile: a disk that stays frozen can't even be unmounted.
+        struct Frozen<'d>(&'d Disk);
+        impl Drop for Frozen<'_> {
+            fn drop(&mut self) {
+                thaw(&self.0.mount);
+            }
+        }
+        let frozen = Frozen(self);
+        self.freeze();
+        tokio::time::sleep(span).await;
+        drop(frozen);
     }
 
     /// Fills it to the last block.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod clocks;
 mod cold;
 mod ctl;
 mod damaged;

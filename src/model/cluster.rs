@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use super::document::Unreadable;
-use super::{
-    ClusterUid, DbUid, Epoch, Generation, KeeperUid, Lsn, ProxyUid,
-    spec::{NewConfig, StoredSpec},
+use super::{ClusterUid, DbUid, Epoch, Generation, KeeperUid, Lsn, ProxyUid, spec::StoredSpec};
+pub use super::{
+    db::{Db, DbInitMode, DbRole, DbSpec, DbStatus, FollowConfig, FollowType},
+    document::Unreadable,
 };
 
 /// The name that no server has (stolon's): in `synchronous_standby_names`, it makes commits wait for good (R19, R21).
@@ -212,124 +212,6 @@ pub struct BinaryVersion {
     pub minor: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Db {
-    pub uid: DbUid,
-    pub generation: Generation,
-    #[serde(default)]
-    pub change_time: String,
-    pub spec: DbSpec,
-    #[serde(default)]
-    pub status: DbStatus,
-    #[serde(flatten)]
-    pub extra: Extra,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DbSpec {
-    #[serde(rename = "keeperUID")]
-    pub keeper_uid: KeeperUid,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_timeout: Option<super::godur::GoDuration>,
-    #[serde(default)]
-    pub max_standbys: u16,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub synchronous_replication: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub use_pgrewind: bool,
-    #[serde(default)]
-    pub additional_wal_senders: u16,
-    #[serde(default)]
-    pub additional_replication_slots: Option<Vec<String>>,
-    pub init_mode: DbInitMode,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_config: Option<NewConfig>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    pub pg_parameters: BTreeMap<String, String>,
-    #[serde(rename = "pgHBA", default)]
-    pub pg_hba: Option<Vec<String>>,
-    pub role: DbRole,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub follow_config: Option<FollowConfig>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    pub followers: Vec<DbUid>,
-    /// stolon's `includeConfig`: report the parameters after the creation.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub include_config: bool,
-    #[serde(default)]
-    pub synchronous_standbys: Option<Vec<DbUid>>,
-    #[serde(default)]
-    pub external_synchronous_standbys: Option<Vec<String>>,
-    #[serde(flatten)]
-    pub extra: Extra,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DbInitMode {
-    None,
-    Existing,
-    New,
-    Pitr,
-    Resync,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DbRole {
-    /// The primary, in stolon's stored format.
-    Master,
-    Standby,
-}
-
-/// Whom a standby follows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FollowConfig {
-    #[serde(rename = "type")]
-    pub kind: FollowType,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
-    pub dbuid: Option<DbUid>,
-    #[serde(flatten)]
-    pub extra: Extra,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FollowType {
-    Internal,
-    External,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DbStatus {
-    #[serde(skip_serializing_if = "is_default")]
-    pub healthy: bool,
-    #[serde(skip_serializing_if = "is_default")]
-    pub current_generation: Generation,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub listen_address: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub port: String,
-    /// PostgreSQL's system identifier, in decimal; the format spells it so.
-    #[serde(rename = "systemdID", skip_serializing_if = "String::is_empty")]
-    pub system_id: String,
-    #[serde(rename = "timelineID", skip_serializing_if = "is_default")]
-    pub timeline_id: u32,
-    #[serde(rename = "xLogPos", skip_serializing_if = "is_default")]
-    pub xlog_pos: Lsn,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
-    pub pg_parameters: BTreeMap<String, String>,
-    pub synchronous_standbys: Option<Vec<DbUid>>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub older_wal_file: String,
-    #[serde(flatten)]
-    pub extra: Extra,
-}
-
 /// The proxies' part. Kept for stolon's readers; this program routes by `primary` and `ready` (R10).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -355,15 +237,17 @@ pub struct ProxiesSpec {
     pub extra: Extra,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+pub(super) fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-fn empty_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<DbUid>, D::Error> {
+pub(super) fn empty_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<DbUid>, D::Error> {
     match Option::<String>::deserialize(from)? {
         None => Ok(None),
         Some(text) if text.is_empty() => Ok(None),

@@ -1,6 +1,7 @@
 //! Values only: no I/O, no clock, no async. Whatever two components agree on has its one definition here.
 
 pub mod cluster;
+mod db;
 mod document;
 pub mod epoch;
 pub mod godur;
@@ -10,6 +11,7 @@ pub mod moment;
 pub mod registration;
 pub mod report;
 pub mod spec;
+mod stored_spec;
 pub mod view;
 
 pub use cluster::ClusterData;

@@ -1,12 +1,9 @@
 //! Waiting until a cluster is whole, and arranging who leads where, so that each trial begins alike.
 
-use std::time::Duration;
-
-use etcd_client::{Client, ConnectOptions};
 use rustix::process::Signal;
-use stolon_tests::{eventually, proc};
+use stolon_tests::{eventually, proc, stage::Role};
 
-use crate::hosts::{DATABASES, Hosts, Program, WAIT};
+use crate::hosts::{DATABASES, Hosts, WAIT};
 
 /// Which leaders stand on the primary's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,18 +12,13 @@ pub struct Together {
     pub etcd: bool,
 }
 
-const CALL: Duration = Duration::from_secs(3);
-
 impl Hosts<'_> {
     /// Waits until every part works: a primary serves, the proxy leads to it, all standbys have all of it, every sentinel
     /// stands for election, every member of etcd answers. Gives the primary's host and its epoch.
     pub async fn whole(&self, synchronous: bool) -> (usize, u64) {
-        for member in &self.etcd.members {
-            let url = &member.url;
-            eventually(&format!("etcd's member at {url} answers"), WAIT, async || ask(url).await).await;
-        }
+        eventually("every member of etcd answers", WAIT, async || self.stage.etcd.whole().await).await;
         eventually("all sentinels stand for election", WAIT, async || {
-            let keys = self.keys().await?;
+            let keys = self.stage.keys().await?;
             let standing = keys.election.iter().filter(|uid| keys.sentinels.contains_key(*uid)).count();
             let exact = standing == DATABASES && keys.sentinels.len() == DATABASES;
             if exact { Ok(()) } else { Err(format!("{standing} of {}", keys.sentinels.len())) }
@@ -51,7 +43,7 @@ impl Hosts<'_> {
                    count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')), \
                    string_agg(application_name || ' ' || state || ' ' || sync_state, ', ') FROM pg_stat_replication";
         eventually("all standbys have all of the primary's WAL", WAIT, async || {
-            let rows = self.postgres(primary).query(sql).await?;
+            let rows = self.stage.server(primary).query(sql).await?;
             let row = rows.into_iter().next().ok_or("no row")?;
             let named = row[1].parse().unwrap_or(0);
             let whole = row[0].parse() == Ok(DATABASES - 1) && (named > 0) == synchronous;
@@ -64,13 +56,13 @@ impl Hosts<'_> {
     pub async fn arrange(&mut self, primary: usize, together: Together) {
         self.arrange_etcd(primary, together.etcd).await;
         for _ in 0..2 * DATABASES {
-            let leader = eventually("a leading sentinel", WAIT, async || self.sentinel_leader().await).await;
+            let leader = eventually("a leading sentinel", WAIT, async || self.stage.leader().await).await;
             if (leader == primary) == together.sentinel {
                 return;
             }
             // The oldest candidate leads: this one becomes the youngest.
-            self.restart(leader, Program::Sentinel);
-            eventually("another sentinel leads", WAIT, async || match self.sentinel_leader().await? {
+            self.stage.restart(leader, Role::Sentinel);
+            eventually("another sentinel leads", WAIT, async || match self.stage.leader().await? {
                 same if same == leader => Err(format!("host {same}")),
                 _ => Ok(()),
             })
@@ -82,22 +74,22 @@ impl Hosts<'_> {
 
     /// Asks a member of etcd to end, starts it again, and waits until it answers.
     pub async fn restart_etcd(&mut self, member: usize) {
-        let pid = self.etcd_process(member).unwrap_or_else(|| panic!("no etcd on host {member}"));
+        let pid = self.stage.pid(member, Role::Etcd).unwrap_or_else(|| panic!("no etcd on host {member}"));
         proc::signal(pid, Signal::TERM);
         eventually(&format!("the end of etcd on host {member}"), WAIT, async || match proc::alive(pid) {
             true => Err(format!("process {pid} runs")),
             false => Ok(()),
         })
         .await;
-        self.etcd.kill_member(member);
-        self.etcd.start_member(member);
-        let url = &self.etcd.members[member].url;
-        eventually(&format!("etcd's member at {url} answers"), WAIT, async || ask(url).await).await;
+        self.stage.etcd.kill_member(member);
+        self.stage.etcd.start_member(member);
+        let answer = async || self.stage.etcd.client_of(member).await.map(drop);
+        eventually(&format!("etcd answers on host {member}"), WAIT, answer).await;
     }
 
     async fn all_stand(&self) {
         eventually("all sentinels stand for election", WAIT, async || {
-            let keys = self.keys().await?;
+            let keys = self.stage.keys().await?;
             match (keys.election.len(), keys.sentinels.len()) {
                 (DATABASES, DATABASES) => Ok(()),
                 found => Err(format!("{found:?}")),
@@ -109,31 +101,13 @@ impl Hosts<'_> {
     async fn arrange_etcd(&self, primary: usize, there: bool) {
         let wanted = if there { primary } else { (primary + 1) % DATABASES };
         eventually("etcd's leader is where the trial needs it", WAIT, async || {
-            let leader = self.etcd.leader().await?;
+            let leader = self.stage.etcd.leader().await?;
             if (leader == primary) == there {
                 return Ok(());
             }
-            let id = member_id(&self.etcd.members[wanted].url).await?;
-            let mut client = connect(&self.etcd.members[leader].url).await?;
-            client.move_leader(id).await.map_err(|error| error.to_string())?;
+            self.stage.etcd.hand_over(leader, wanted).await?;
             Err(format!("moved from host {leader} to host {wanted}"))
         })
         .await;
     }
-}
-
-async fn connect(url: &str) -> Result<Client, String> {
-    let options = ConnectOptions::new().with_connect_timeout(CALL).with_timeout(CALL);
-    Client::connect([url], Some(options)).await.map_err(|error| format!("{url}: {error}"))
-}
-
-/// A member that answers a reading serves with its majority.
-async fn ask(url: &str) -> Result<(), String> {
-    let attempt = async { connect(url).await?.get("x", None).await.map_err(|error| error.to_string()) };
-    tokio::time::timeout(CALL, attempt).await.map_err(|_| "no answer".to_owned())?.map(drop)
-}
-
-async fn member_id(url: &str) -> Result<u64, String> {
-    let status = connect(url).await?.status().await.map_err(|error| error.to_string())?;
-    status.header().map(|header| header.member_id()).ok_or_else(|| "answer without a header".into())
 }

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use stolon_tests::{
     eventually,
     ports::free_port,
-    proc,
+    postmaster, proc,
     process::{Process, tail},
     sql::Target,
 };
@@ -109,6 +109,7 @@ impl Floor {
     async fn follow(&mut self) {
         let (primary, standby) = (self.pair[0].port.to_string(), self.pair[1].data.clone());
         if standby.exists() {
+            postmaster::release(&standby);
             fs::remove_dir_all(&standby).unwrap_or_else(|e| panic!("{}: {e}", standby.display()));
         }
         let to = standby.display().to_string();

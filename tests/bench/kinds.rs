@@ -6,10 +6,11 @@ use std::{fmt, time::Duration};
 use clap::ValueEnum;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use stolon_tests::stage::Role;
 
 use crate::{
     calm::Together,
-    hosts::{Hosts, Program, signal_all},
+    hosts::{Hosts, signal_all},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -113,12 +114,12 @@ impl Kind {
     /// The processes that a strike of this kind signals; looked up before, so that the strike itself takes no time.
     pub fn victims(self, hosts: &Hosts<'_>, primary: usize) -> Vec<u32> {
         match self {
-            Kind::Postmaster => hosts.postmaster(primary).into_iter().collect(),
+            Kind::Postmaster => hosts.stage.postmaster(primary).into_iter().collect(),
             Kind::Postgres => hosts.postgres_processes(primary),
             Kind::KeeperAndPostgres => hosts.database_processes(primary),
             Kind::HostFrozen | Kind::Leader | Kind::LeaderAndEtcd => hosts.all_processes(primary),
             Kind::CutOff => Vec::new(),
-            Kind::Switchover | Kind::SwitchoverBusy => hosts.pid(primary, Program::Keeper).into_iter().collect(),
+            Kind::Switchover | Kind::SwitchoverBusy => hosts.stage.pid(primary, Role::Keeper).into_iter().collect(),
         }
     }
 
@@ -127,16 +128,16 @@ impl Kind {
         match self {
             Kind::Postmaster | Kind::Postgres | Kind::KeeperAndPostgres => signal_all(victims, Signal::KILL),
             Kind::HostFrozen => signal_all(victims, Signal::STOP),
-            Kind::CutOff => hosts.network.hosts[primary].cut(hosts.network),
+            Kind::CutOff => cut(hosts, primary),
             Kind::Leader | Kind::LeaderAndEtcd => {
                 // As when the power goes: no process says good-bye, and no kernel answers for one.
                 signal_all(victims, Signal::STOP);
-                hosts.network.hosts[primary].cut(hosts.network);
+                cut(hosts, primary);
                 signal_all(victims, Signal::KILL);
             }
             Kind::Switchover | Kind::SwitchoverBusy if by == Handover::Sigterm => signal_all(victims, Signal::TERM),
             Kind::Switchover | Kind::SwitchoverBusy => {
-                let outcome = hosts.operator(&["switchover"], Duration::from_secs(60));
+                let outcome = hosts.stage.operator(&["switchover"], Duration::from_secs(60));
                 if outcome.code != Some(0) {
                     let first = outcome.err.lines().next().unwrap_or("no word about it").to_owned();
                     return Err(format!("stolonctl switchover ended with {:?}: {first}", outcome.code));
@@ -145,6 +146,11 @@ impl Kind {
         }
         Ok(())
     }
+}
+
+/// Pulls the cable.
+fn cut(hosts: &Hosts<'_>, host: usize) {
+    hosts.stage.network.hosts[host].cut(hosts.stage.network);
 }
 
 impl fmt::Display for Kind {

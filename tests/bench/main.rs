@@ -3,7 +3,6 @@
 
 mod calm;
 mod client;
-mod disks;
 mod floor;
 mod gap;
 mod hosts;

@@ -2,17 +2,22 @@
 
 use std::{
     fmt,
-    io::Write,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use stolon_tests::{netns::Namespace, proc, process::Process};
+use stolon_tests::{
+    netfault::Drops,
+    netns::{Host, Network},
+    proc,
+    process::Process,
+    stage::Role,
+};
 
-use crate::hosts::{DATABASES, Hosts, Program, signal_all};
+use crate::hosts::{DATABASES, Hosts, signal_all};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,13 +68,13 @@ impl Nuisance {
                 }
             },
             Nuisance::Loss => {
-                let names = hosts.network.hosts.iter().map(|host| &host.namespace);
-                let _lossy: Vec<Lossy<'_>> = names.map(Lossy::new).collect();
+                let network = hosts.stage.network;
+                let _lossy: Vec<Lossy<'_>> = network.hosts.iter().map(|host| Lossy::new(host, network)).collect();
                 tokio::time::sleep(span).await;
             }
             Nuisance::Fsync => {
                 for host in (0..DATABASES).cycle() {
-                    hosts.disks.stall(host, STALL).await;
+                    hosts.stage.disk(host).stall(STALL).await;
                     tokio::time::sleep(BETWEEN_STALLS).await;
                     if Instant::now() > end {
                         return;
@@ -97,16 +102,16 @@ fn components(hosts: &Hosts<'_>, primary: usize) -> Vec<Component> {
     let mut all = Vec::new();
     for host in 0..DATABASES {
         let mut add = |name: &str, pids: Vec<u32>| all.push(Component { name: format!("{name} of host {host}"), pids });
-        let keeper: Vec<u32> = hosts.pid(host, Program::Keeper).into_iter().collect();
+        let keeper: Vec<u32> = hosts.stage.pid(host, Role::Keeper).into_iter().collect();
         if host != primary {
             add("keeper and PostgreSQL", hosts.database_processes(host));
             add("PostgreSQL", hosts.postgres_processes(host));
         }
         add("keeper", keeper);
-        add("sentinel", hosts.pid(host, Program::Sentinel).into_iter().collect());
-        add("etcd", hosts.etcd_process(host).into_iter().collect());
+        add("sentinel", hosts.stage.pid(host, Role::Sentinel).into_iter().collect());
+        add("etcd", hosts.stage.pid(host, Role::Etcd).into_iter().collect());
     }
-    all.push(Component { name: "proxy".into(), pids: hosts.pid(DATABASES, Program::Proxy).into_iter().collect() });
+    all.push(Component { name: "proxy".into(), pids: hosts.stage.pid(DATABASES, Role::Proxy).into_iter().collect() });
     all
 }
 
@@ -141,35 +146,20 @@ async fn roll(hosts: &mut Hosts<'_>) {
 }
 
 /// A host that loses one packet in a hundred of those that come in.
-struct Lossy<'n>(&'n Namespace);
+struct Lossy<'n>(&'n Host, &'n Network);
 
-const TABLE: &str = "stolon_soak";
-
-impl Lossy<'_> {
-    fn new(namespace: &Namespace) -> Lossy<'_> {
-        let rules = format!(
-            "table inet {TABLE} {{\n chain input {{\n  type filter hook input priority 0;\n  iifname != \"lo\" numgen random mod 100 < 1 drop\n }}\n}}\n"
-        );
-        nft(namespace, &rules);
-        Lossy(namespace)
+impl<'n> Lossy<'n> {
+    fn new(host: &'n Host, network: &'n Network) -> Lossy<'n> {
+        let arriving = vec!["iifname != \"lo\" numgen random mod 100 < 1".to_owned()];
+        host.drop_packets(&Drops { arriving, ..Drops::default() });
+        Lossy(host, network)
     }
 }
 
 impl Drop for Lossy<'_> {
     fn drop(&mut self) {
-        nft(self.0, &format!("delete table inet {TABLE}\n"));
+        self.0.mend(self.1);
     }
-}
-
-fn nft(namespace: &Namespace, rules: &str) {
-    let mut command = namespace.command("nft".as_ref());
-    let child = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.unwrap_or_else(|e| panic!("ip netns exec nft: {e}"));
-    // It reads all of it before it says anything; a broken pipe shows in its exit code.
-    let _ = child.stdin.take().map(|mut input| input.write_all(rules.as_bytes()));
-    let out = child.wait_with_output().unwrap_or_else(|e| panic!("nft: {e}"));
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "nft (Debian: nftables) in {}: {}", namespace.name, said.trim());
 }
 
 impl fmt::Display for Nuisance {

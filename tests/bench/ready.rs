@@ -16,9 +16,8 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// `url`: a member that will not be struck.
-    pub async fn watch(url: &str) -> Result<Ready, String> {
-        let mut client = Client::connect([url], None).await.map_err(|error| error.to_string())?;
+    /// `client`: of a member that will not be struck.
+    pub async fn watch(mut client: Client) -> Result<Ready, String> {
         let mut watch = client.watch(format!("{BASE}ready"), None).await.map_err(|error| error.to_string())?;
         let writes = Arc::new(Mutex::new(Vec::new()));
         let kept = writes.clone();

@@ -38,8 +38,9 @@ pub async fn trial(hosts: &mut Hosts<'_>, collector: &Collector, kind: Kind, mod
     let (writers, pause) = kind.writers();
     let load = Load::start(&Style { targets: vec![hosts.proxy()], writers, pause }, WARM).await;
     let old = load.timeline();
-    let elsewhere = &hosts.etcd.members[(primary + 1) % DATABASES].url;
-    let ready = Ready::watch(elsewhere).await.unwrap_or_else(|error| panic!("a watch of {elsewhere}: {error}"));
+    let elsewhere = hosts.stage.etcd.client_of((primary + 1) % DATABASES).await;
+    let elsewhere = elsewhere.unwrap_or_else(|error| panic!("etcd beside the primary's host: {error}"));
+    let ready = Ready::watch(elsewhere).await.unwrap_or_else(|error| panic!("a watch of etcd: {error}"));
     let pressure = pressure();
     let victims = kind.victims(hosts, primary);
     let struck = Struck { instant: Instant::now(), wall: SystemTime::now() };
@@ -50,7 +51,7 @@ pub async fn trial(hosts: &mut Hosts<'_>, collector: &Collector, kind: Kind, mod
     load.flows(writers, AFTER, Instant::now()).await;
     let written = load.stop().await;
     let (now, next) = hosts.primary().await;
-    hosts.mend(primary);
+    hosts.stage.mend(primary);
     hosts.whole(synchronous).await;
     let gap = gap(&written.acks, struck.instant).expect("rows were acknowledged before and after");
     let lost = written.lost(&hosts.proxy()).await;

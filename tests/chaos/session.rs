@@ -9,9 +9,10 @@ use std::{
 use stolon_tests::{
     Test, Weight,
     netns::{self, Network},
+    postmaster::Segment,
     run_for,
     runner::report,
-    stage::{Stage, disks_allowed},
+    stage::{Role, Stage, disks_allowed},
 };
 
 use crate::{
@@ -54,6 +55,7 @@ async fn each(
     done: &mut (dyn FnMut(Entry) + Send),
 ) {
     let mut stage = Stage::launch(test, network, trial::plan(mode)).await;
+    let mut segments = Vec::new();
     for (fault, round) in trials {
         let began = Instant::now();
         let outcome = trial::run(&mut stage, fault, mode).await;
@@ -61,5 +63,10 @@ async fn each(
         report(&format!("CHAOS {}", entry.line()));
         done(entry);
         assert!(outcome.problems.is_empty(), "{} ({}): {}", fault.name, mode.name(), outcome.problems.join("; "));
+        let servers = stage.hosts_of(Role::Keeper).into_iter();
+        segments.extend(servers.filter_map(|host| Segment::of(&stage.data_dir(host).join("postgres"))));
     }
+    drop(stage);
+    let left: Vec<_> = segments.iter().filter(|segment| segment.attached().is_some()).collect();
+    assert!(left.is_empty(), "shared memory is left of servers that are gone: {left:?}");
 }

@@ -52,7 +52,7 @@ pub struct Outcome {
 pub fn plan(mode: Mode) -> Plan {
     let database = || vec![Role::Etcd, Role::Keeper, Role::Sentinel];
     let hosts = vec![database(), database(), database(), vec![Role::Proxy], vec![Role::Proxy], vec![]];
-    Plan { hosts, spec: Some(mode.spec()), disk: Some(512) }
+    Plan { hosts, spec: Some(mode.spec()), disk: Some(512), ..Plan::default() }
 }
 
 pub const HOSTS: usize = 6;

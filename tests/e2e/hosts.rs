@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use stolon_tests::{
     Test, Weight, bins,
     certs::Authority,
@@ -11,6 +12,7 @@ use stolon_tests::{
     netns::{self, Network},
     proc, run,
     stage::{PASSWORD, Plan, Role, Stage},
+    tools,
     writer::Writer,
 };
 
@@ -36,19 +38,22 @@ fn a_host_that_loses_its_network_fences_itself_and_another_takes_over() {
         return;
     }
     bins::bin("stolon-keeper");
+    // Within the hosts' network nothing can be fetched.
+    tools::buf();
     let network = Network::new(3);
     netns::inside(&network.switch, || run("hosts", Weight::Heavy, async |test| link_cut(test, &network).await));
 }
 
 async fn link_cut(test: Test, network: &Network) {
     let everything = || vec![Role::Etcd, Role::Keeper, Role::Sentinel, Role::Proxy];
-    let plan = Plan { hosts: vec![everything(), everything(), everything()], spec: None, disk: None };
+    let plan = Plan { hosts: vec![everything(), everything(), everything()], ..Plan::default() };
     let hosts = Stage::launch(test, network, plan).await;
     let (old, epoch) = primary(&hosts).await;
     let away = (old + 1) % 3;
     streaming(&hosts, away, "2").await;
     passwords_are_asked_for(&hosts, away, old).await;
     certificates_are_asked_for(&hosts, away);
+    etcd_asks_for_certificates(&hosts).await;
 
     let writer = Writer::start(hosts.proxy(away)).await;
     let server = writer.server();
@@ -107,5 +112,30 @@ fn certificates_are_asked_for(hosts: &Stage<'_>, host: usize) {
             let answer = curl(tls).call("grpc.health.v1.Health/Check");
             assert!(answer.is_err(), "port {port} answers strangers: {answer:?}");
         }
+    }
+}
+
+async fn etcd_asks_for_certificates(hosts: &Stage<'_>) {
+    let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let foreign = Authority::new(hosts.test.folder(), "foreign").issue("stranger", &["stranger"]);
+    let foreign = Identity::from_pem(read(&foreign.cert), read(&foreign.key));
+    let host = hosts.etcd.members.len() - 1;
+    assert!(hosts.etcd.client_of(host).await.is_ok(), "with a certificate it answers");
+    for identity in [None, Some(foreign)] {
+        let authority = Certificate::from_pem(read(&hosts.authority.ca_file));
+        let mut tls = TlsOptions::new().ca_certificate(authority);
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
+        }
+        let options = ConnectOptions::new().with_timeout(Duration::from_secs(2)).with_tls(tls);
+        let asked =
+            async { Client::connect([&hosts.etcd.members[host].url], Some(options)).await?.get("x", None).await };
+        let answer = tokio::time::timeout(WAIT, asked).await.expect("etcd refuses or answers in time");
+        assert!(answer.is_err(), "etcd answers strangers: {answer:?}");
+    }
+    for pid in (0..=host).filter_map(|host| hosts.pid(host, Role::Etcd)) {
+        let line = proc::command_line(pid);
+        let asks = line.contains(" --client-cert-auth") && line.contains(" --peer-client-cert-auth");
+        assert!(asks && !line.contains("http://"), "{line}");
     }
 }

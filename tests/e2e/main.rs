@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod clocks;
 mod cold;
 mod ctl;
 mod damaged;
@@ -18,6 +19,7 @@ mod matrix;
 mod members;
 mod playground;
 mod rejoin;
+mod remains;
 mod store;
 mod switchover;
 mod synchronous;

@@ -228,7 +228,7 @@ fn the_watch_leaves_a_frozen_member_as_soon_as_a_call_has_found_it_out() {
 #[test]
 fn another_etcd_in_the_place_of_the_known_one_is_refused() {
     run("store-replaced", Weight::Light, async |test: Test| {
-        let place = || Place { host: "127.0.0.1".into(), client_port: 0, peer_port: 0, namespace: None };
+        let place = || Place { host: "127.0.0.1".into(), client_port: 0, peer_port: 0, namespace: None, holder: None };
         let (client_port, peer_port) = (stolon_tests::ports::free_port(), stolon_tests::ports::free_port());
         let mut etcd = Etcd::start_at(&test, vec![Place { client_port, peer_port, ..place() }]).await;
         let mut one = Watched::new(&etcd);

@@ -47,7 +47,8 @@ fn the_commands_of_the_seed_work_as_written() {
     let namespace = netns::Namespace::new("seed");
     netns::inside(&namespace, || {
         run("transcript", Weight::Cluster, async |test| {
-            let place = Place { host: "127.0.0.1".into(), client_port: 2379, peer_port: 2380, namespace: None };
+            let place =
+                Place { host: "127.0.0.1".into(), client_port: 2379, peer_port: 2380, namespace: None, holder: None };
             let _etcd = Etcd::start_at(&test, vec![place]).await;
             let keeper = "stolon-keeper --data-dir data/postgres0 --id postgres0 --cluster-name stolon-cluster";
             let mut running = vec![launch(&test, "keeper0", keeper)];

@@ -27,6 +27,12 @@ impl Holder {
         let pair = |flag: &str, path: &Path| [format!("--grpc-{flag}-file"), path.display().to_string()];
         [pair("cert", &self.cert), pair("key", &self.key), pair("ca", &self.ca)].concat()
     }
+
+    /// The daemons' flags for their connection to etcd.
+    pub fn store_flags(&self) -> Vec<String> {
+        let pair = |flag: &str, path: &Path| [format!("--store-{flag}"), path.display().to_string()];
+        [pair("cert-file", &self.cert), pair("key", &self.key), pair("ca-file", &self.ca)].concat()
+    }
 }
 
 impl Authority {

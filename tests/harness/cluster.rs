@@ -6,7 +6,8 @@ use std::{path::PathBuf, time::Duration};
 use rustix::process::Signal;
 
 use crate::{
-    etcd::Etcd, keys::Keys, ports::free_port, proc, process::Process, runner::Test, sql::Target, wait::eventually,
+    etcd::Etcd, keys::Keys, ports::free_port, postmaster, proc, process::Process, runner::Test, sql::Target,
+    wait::eventually,
 };
 
 pub const CLUSTER: &str = "stolon-cluster";
@@ -92,9 +93,7 @@ pub struct Keeper {
 impl Keeper {
     /// The postmaster's pid, as its lock file says; `None` when there is no such process.
     pub fn postmaster(&self) -> Option<u32> {
-        let file = std::fs::read_to_string(self.data_dir.join("postgres/postmaster.pid")).ok()?;
-        let pid = file.lines().next()?.trim().parse().ok()?;
-        proc::alive(pid).then_some(pid)
+        postmaster::running(&self.data_dir.join("postgres"))
     }
 
     /// The process that ends PostgreSQL at the deadline when the keeper can't (R4).

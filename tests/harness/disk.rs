@@ -6,11 +6,12 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use crate::proc;
+use crate::{postmaster, proc};
 
 pub struct Disk {
     image: PathBuf,
@@ -33,6 +34,21 @@ impl Disk {
     /// Every write, and every fsync, hangs from now on.
     pub fn freeze(&self) {
         run(Command::new("fsfreeze").arg("-f").arg(&self.mount));
+    }
+
+    /// Every write waits for so long.
+    pub async fn stall(&self, span: Duration) {
+        /// Released whatever happens meanwhile: a disk that stays frozen can't even be unmounted.
+        struct Frozen<'d>(&'d Disk);
+        impl Drop for Frozen<'_> {
+            fn drop(&mut self) {
+                thaw(&self.0.mount);
+            }
+        }
+        let frozen = Frozen(self);
+        self.freeze();
+        tokio::time::sleep(span).await;
+        drop(frozen);
     }
 
     /// Fills it to the last block.
@@ -61,8 +77,9 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.mend();
-        // Once it is unmounted, nobody finds by their folder those who work there.
+        // Once it is unmounted, nobody finds by their folder those who work there, nor what their servers leave.
         proc::kill_within(&self.mount);
+        postmaster::release(&self.mount);
         unmount(&self.mount);
         let _ = fs::remove_file(&self.image);
     }

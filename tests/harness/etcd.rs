@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, ConnectOptions, DeleteOptions, GetOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, TlsOptions};
 use rustix::process::Signal;
 
-use crate::{ports::free_port, process::Process, runner::Test, wait::eventually};
+use crate::{certs::Holder, ports::free_port, process::Process, runner::Test, wait::eventually};
 
 pub struct Member {
     pub url: String,
@@ -28,6 +28,8 @@ struct MemberCommand {
 
 pub struct Etcd {
     pub members: Vec<Member>,
+    /// For the connections of the tests themselves.
+    tls: Option<TlsOptions>,
     /// Index of the member that answered last.
     answered: AtomicUsize,
 }
@@ -39,11 +41,23 @@ pub struct Place {
     pub peer_port: u16,
     /// Network namespace to run in; `None` for the caller's.
     pub namespace: Option<String>,
+    /// The member's certificate, for mutual TLS with clients and with other members; `None` for plain text.
+    pub holder: Option<Holder>,
 }
 
 impl Place {
     pub fn loopback() -> Place {
-        Place { host: "127.0.0.1".into(), client_port: free_port(), peer_port: free_port(), namespace: None }
+        Place {
+            host: "127.0.0.1".into(),
+            client_port: free_port(),
+            peer_port: free_port(),
+            namespace: None,
+            holder: None,
+        }
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("{}://{}:{port}", if self.holder.is_some() { "https" } else { "http" }, self.host)
     }
 }
 
@@ -55,17 +69,19 @@ impl Etcd {
         Etcd::start_at(test, (0..members).map(|_| Place::loopback()).collect()).await
     }
 
+    /// The tests themselves present the first member's certificate.
     pub async fn start_at(test: &Test, places: Vec<Place>) -> Etcd {
-        let peer = |at: &Place| format!("http://{}:{}", at.host, at.peer_port);
-        let all: Vec<_> = places.iter().enumerate().map(|(i, at)| format!("etcd{i}={}", peer(at))).collect();
+        let all: Vec<_> = (0..).zip(&places).map(|(i, at)| format!("etcd{i}={}", at.url(at.peer_port))).collect();
         let mut members = Vec::new();
         for (i, at) in places.iter().enumerate() {
-            let (name, url) = (format!("etcd{i}"), format!("http://{}:{}", at.host, at.client_port));
-            let args = member_args(&name, &url, &peer(at), &all.join(","), test.folder());
+            let (name, url) = (format!("etcd{i}"), at.url(at.client_port));
+            let mut args = member_args(&name, &url, &at.url(at.peer_port), &all.join(","), test.folder());
+            args.extend(at.holder.iter().flat_map(tls_args));
             let command = MemberCommand { folder: test.folder().to_owned(), args, namespace: at.namespace.clone() };
             members.push(Member { url, name, process: None, command });
         }
-        let mut etcd = Etcd { members, answered: AtomicUsize::new(0) };
+        let tls = places.first().and_then(|at| at.holder.as_ref()).map(tls_options);
+        let mut etcd = Etcd { members, tls, answered: AtomicUsize::new(0) };
         (0..etcd.members.len()).for_each(|i| etcd.start_member(i));
         eventually("etcd answers", Duration::from_secs(20), async || etcd.revision().await).await;
         etcd
@@ -95,8 +111,8 @@ impl Etcd {
 
     /// Ok when every member answers.
     pub async fn whole(&self) -> Result<(), String> {
-        for member in &self.members {
-            connect(&member.url).await?;
+        for index in 0..self.members.len() {
+            self.client_of(index).await?;
         }
         Ok(())
     }
@@ -129,8 +145,8 @@ impl Etcd {
 
     /// Index of the member that leads etcd.
     pub async fn leader(&self) -> Result<usize, String> {
-        for (index, member) in self.members.iter().enumerate() {
-            let Ok(mut client) = connect(&member.url).await else { continue };
+        for index in 0..self.members.len() {
+            let Ok(mut client) = self.client_of(index).await else { continue };
             let Ok(Ok(status)) = tokio::time::timeout(CALL, client.status()).await else { continue };
             if status.header().is_some_and(|header| header.member_id() == status.leader()) {
                 return Ok(index);
@@ -139,12 +155,35 @@ impl Etcd {
         Err("no member of etcd leads".into())
     }
 
+    /// Asks the leading member to let another one lead.
+    pub async fn hand_over(&self, leader: usize, to: usize) -> Result<(), String> {
+        let status = self.client_of(to).await?.status().await.map_err(|error| error.to_string())?;
+        let id = status.header().ok_or("answer without a header")?.member_id();
+        self.client_of(leader).await?.move_leader(id).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// A client of one member; an error when it does not answer with its majority.
+    pub async fn client_of(&self, index: usize) -> Result<Client, String> {
+        let mut options = ConnectOptions::new().with_connect_timeout(CALL).with_timeout(CALL);
+        if let Some(tls) = &self.tls {
+            options = options.with_tls(tls.clone());
+        }
+        let url = &self.members[index].url;
+        let attempt = async {
+            let mut client = Client::connect([url], Some(options)).await.map_err(|e| format!("{url}: {e}"))?;
+            // The connection is lazy: only an answer shows that the member serves.
+            client.get("x", None).await.map_err(|e| format!("{url}: {e}"))?;
+            Ok(client)
+        };
+        tokio::time::timeout(CALL, attempt).await.unwrap_or_else(|_| Err(format!("{url}: no answer")))
+    }
+
     /// A client of a member that answers: the one that did last time, if it still does.
     pub async fn client(&self) -> Result<Client, String> {
         let mut last = "etcd has no members".to_owned();
         let first = self.answered.load(Ordering::Relaxed);
         for at in (0..self.members.len()).map(|i| (first + i) % self.members.len()) {
-            match connect(&self.members[at].url).await {
+            match self.client_of(at).await {
                 Ok(client) => {
                     self.answered.store(at, Ordering::Relaxed);
                     return Ok(client);
@@ -182,15 +221,21 @@ impl Etcd {
     }
 }
 
-async fn connect(url: &str) -> Result<Client, String> {
-    let options = ConnectOptions::new().with_connect_timeout(CALL).with_timeout(CALL);
-    let attempt = async {
-        let mut client = Client::connect([url], Some(options)).await.map_err(|e| format!("{url}: {e}"))?;
-        // The connection is lazy: only an answer shows that the member serves.
-        client.get("x", None).await.map_err(|e| format!("{url}: {e}"))?;
-        Ok(client)
+fn tls_options(holder: &Holder) -> TlsOptions {
+    let read = |path: &Path| std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let authority = Certificate::from_pem(read(&holder.ca));
+    TlsOptions::new().ca_certificate(authority).identity(Identity::from_pem(read(&holder.cert), read(&holder.key)))
+}
+
+/// Both ways: clients and other members have to show a certificate of the same authority.
+fn tls_args(holder: &Holder) -> Vec<String> {
+    let side = |side: &str| {
+        let pair = |flag: &str, path: &Path| [format!("--{side}{flag}"), path.display().to_string()];
+        let files =
+            [pair("cert-file", &holder.cert), pair("key-file", &holder.key), pair("trusted-ca-file", &holder.ca)];
+        [files.concat(), vec![format!("--{side}client-cert-auth")]].concat()
     };
-    tokio::time::timeout(CALL, attempt).await.unwrap_or_else(|_| Err(format!("{url}: no answer")))
+    [side(""), side("peer-")].concat()
 }
 
 fn member_args(name: &str, client: &str, peer: &str, all: &str, folder: &Path) -> Vec<String> {

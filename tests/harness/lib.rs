@@ -15,6 +15,7 @@ pub mod keys;
 pub mod netfault;
 pub mod netns;
 pub mod ports;
+pub mod postmaster;
 pub mod proc;
 pub mod process;
 pub mod runner;

@@ -1,5 +1,5 @@
-//! One folder per test for data and logs. When the test ends, everything that still works in it is killed; the folder
-//! stays only after a failure, and is named then, with the ends of its logs.
+//! One folder per test for data and logs. When the test ends, everything that still works in it is killed, and what killed
+//! servers left in the kernel goes; the folder stays only after a failure, and is named then, with the ends of its logs.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
     sync::Once,
 };
 
-use crate::{proc, process::tail};
+use crate::{postmaster, proc, process::tail};
 
 pub struct Sandbox {
     pub folder: PathBuf,
@@ -42,6 +42,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         proc::kill_within(&self.folder);
+        postmaster::release(&self.folder);
         if std::thread::panicking() {
             eprintln!("logs and data are kept in {}", self.folder.display());
             logs(&self.folder).iter().for_each(|log| print_end(log));
@@ -72,6 +73,7 @@ fn sweep() {
         if owner.is_some_and(|pid| pid != std::process::id() && !proc::alive(pid)) {
             crate::disk::thaw_below(&entry.path());
             proc::kill_within(&entry.path());
+            postmaster::release(&entry.path());
             crate::disk::sweep(&entry.path());
         }
     }

@@ -1,5 +1,5 @@
-//! A cluster on hosts of their own (network namespaces): addresses, mutual TLS between the daemons, passwords for
-//! PostgreSQL, and data directories on disks of their own. Knows how to start, find and mend what runs on a host; what is
+//! A cluster on hosts of their own (network namespaces): addresses, mutual TLS between the daemons, with
+//! etcd and within it, passwords for PostgreSQL, and data directories on disks of their own. Knows how to start, find and mend what runs on a host; what is
 //! done to it is others' business.
 
 use std::{
@@ -19,8 +19,8 @@ use crate::{
     etcd::{Etcd, Place},
     keys::Keys,
     netns::{Host, Network},
-    proc,
-    process::Process,
+    postmaster, proc,
+    process::{Outcome, Process, complete},
     runner::Test,
     sql::Target,
 };
@@ -28,6 +28,8 @@ use crate::{
 pub const PASSWORD: &str = "correct horse battery staple";
 /// For killed processes to be gone when a stage is taken down.
 const GONE: Duration = Duration::from_secs(5);
+/// For a daemon that is asked to end.
+const ENDED: Duration = Duration::from_secs(30);
 
 /// What a host runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub enum Role {
 }
 
 /// What a stage is made of.
+#[derive(Default)]
 pub struct Plan {
     /// Each host's roles. Hosts with etcd come first.
     pub hosts: Vec<Vec<Role>>,
@@ -46,6 +49,9 @@ pub struct Plan {
     pub spec: Option<Value>,
     /// MiB of the disk under each keeper's data; none for the machine's own.
     pub disk: Option<u64>,
+    /// Flags and environment of all daemons.
+    pub common: Vec<String>,
+    pub env: Vec<(String, String)>,
 }
 
 /// One daemon on its host.
@@ -62,6 +68,9 @@ pub struct Stage<'a> {
     pub etcd: Etcd,
     pub authority: Authority,
     holders: Vec<Holder>,
+    operator: Holder,
+    common: Vec<String>,
+    env: Vec<(String, String)>,
     actors: Vec<Actor>,
     disks: Vec<(usize, Disk)>,
     /// Where the disks are; unmounted after them.
@@ -72,23 +81,29 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// Everything started; not waited for. The caller's thread is in the switch's namespace.
     pub async fn launch(test: Test, network: &'a Network, plan: Plan) -> Stage<'a> {
-        let place = |host: &Host| Place {
+        let authority = Authority::new(test.folder(), "ca");
+        let issue = |(i, host): (usize, &Host)| authority.issue(&format!("host{i}"), &[&host.address]);
+        let holders: Vec<Holder> = network.hosts.iter().enumerate().map(issue).collect();
+        let operator = authority.issue("operator", &["operator"]);
+        let place = |(host, holder): (&Host, &Holder)| Place {
             host: host.address.clone(),
             client_port: 2379,
             peer_port: 2380,
             namespace: Some(host.namespace.name.clone()),
+            holder: Some(holder.clone()),
         };
         let with_etcd = plan.hosts.iter().take_while(|roles| roles.contains(&Role::Etcd)).count();
-        let etcd = Etcd::start_at(&test, network.hosts[..with_etcd].iter().map(place).collect()).await;
-        let authority = Authority::new(test.folder(), "ca");
-        let issue = |(i, host): (usize, &Host)| authority.issue(&format!("host{i}"), &[&host.address]);
-        let holders = network.hosts.iter().enumerate().map(issue).collect();
+        let places = network.hosts[..with_etcd].iter().zip(&holders).map(place).collect();
+        let etcd = Etcd::start_at(&test, places).await;
         let mut stage = Stage {
             test,
             network,
             etcd,
             authority,
             holders,
+            operator,
+            common: plan.common.clone(),
+            env: plan.env.clone(),
             actors: Vec::new(),
             disks: Vec::new(),
             rack: None,
@@ -142,7 +157,7 @@ impl<'a> Stage<'a> {
         let mut args: Vec<String> = line.split(' ').map(str::to_owned).collect();
         args.extend(["--cluster-name", CLUSTER, "--grpc-listen-address", address].map(str::to_owned));
         args.extend(["--store-endpoints".to_owned(), self.etcd.endpoints()]);
-        args.extend(self.holders[host].flags());
+        args.extend([self.holders[host].flags(), self.holders[host].store_flags(), self.common.clone()].concat());
         self.actors.push(Actor { host, role, args, process: None });
     }
 
@@ -162,9 +177,26 @@ impl<'a> Stage<'a> {
                 Role::Etcd => unreachable!("etcd's members are no actors"),
             };
             let mut command = self.network.hosts[host].namespace.command(&bins::bin(program));
-            command.args(&actor.args);
+            command.args(&actor.args).envs(self.env.iter().map(|(name, value)| (name, value)));
             actor.process = Some(Process::spawn(self.test.folder(), &format!("{program}{host}"), command));
         }
+    }
+
+    /// Asks a daemon to end, and starts it again when it has.
+    pub fn restart(&mut self, host: usize, role: Role) {
+        let actor = self.actors.iter_mut().find(|actor| actor.host == host && actor.role == role);
+        if let Some(process) = actor.and_then(|actor| actor.process.as_mut()) {
+            process.terminate(ENDED);
+        }
+        self.revive(host);
+    }
+
+    /// Runs `stolonctl VERB`, as an operator does.
+    pub fn operator(&self, verb: &[&str], bound: Duration) -> Outcome {
+        let mut command = self.test.command("stolonctl");
+        command.args(verb).args(["--cluster-name", CLUSTER, "--store-endpoints", &self.etcd.endpoints()]);
+        command.args(self.operator.flags()).args(self.operator.store_flags());
+        complete(self.test.folder(), &mut command, bound)
     }
 
     /// Takes every fault of a host away: disk and network, then whatever is frozen (PostgreSQL before those who would tell
@@ -198,8 +230,7 @@ impl<'a> Stage<'a> {
     }
 
     pub fn postmaster(&self, host: usize) -> Option<u32> {
-        let file = std::fs::read_to_string(self.data_dir(host).join("postgres/postmaster.pid")).ok()?;
-        file.lines().next()?.trim().parse().ok().filter(|pid| proc::alive(*pid))
+        postmaster::running(&self.data_dir(host).join("postgres"))
     }
 
     /// The process that a host's role is, when it runs.

@@ -237,7 +237,27 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let file = fs::read_to_string(self.instance.data_dir().join("postmaster.pid")).unwrap_or_default();
         kill_postgres(&self.instance.data_dir(), None, self.instance.run_as());
+        release(&file);
+    }
+}
+
+/// Takes away the shared memory of a killed server, of which the kernel has few: nobody starts it again. Its lock file
+/// names the postmaster (line 1) and the segment's number (line 7); one that is in use is not touched.
+fn release(file: &str) {
+    let lines: Vec<&str> = file.lines().collect();
+    let Some(number) = lines.get(6).and_then(|line| line.split_whitespace().nth(1)) else { return };
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Columns: key, number, mode, size, maker, last user, processes that have it.
+        match rows.find(|row| row.len() > 6 && row[1] == number && row[4] == lines[0]).map(|row| row[6] == "0") {
+            Some(true) => return drop(Command::new("ipcrm").args(["-m", number]).output()),
+            Some(false) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            _ => return,
+        }
     }
 }
 

@@ -10,7 +10,9 @@ mod simulation;
 mod suspicion;
 mod switchover;
 mod synchronous;
+mod synchronous_elections;
 mod town;
+mod voices;
 
 use std::time::Duration;
 

@@ -12,6 +12,8 @@ mod store;
 mod text;
 #[path = "../../../sentinel/decide/tests/town.rs"]
 pub mod town;
+#[path = "../../../sentinel/decide/tests/voices.rs"]
+mod voices;
 mod world;
 
 use std::time::Duration;

@@ -59,6 +59,8 @@ pub struct Election {
     pub at: Micros,
     pub proof: Proof,
     pub keeper: KeeperUid,
+    /// The primary before, if any, was to have its commits wait for standbys, by the cluster data that ended its epoch.
+    pub synchronous: bool,
 }
 
 pub struct Audit {

@@ -23,7 +23,9 @@ pub fn stored(town: &Rc<Town>) {
     let old = previous.data().and_then(|(data, _)| data.primary().map(|(_, db)| host_of(&db.spec.keeper_uid)));
     let now = town.world.rt.now();
     let proof = town.world.audit.borrow().intended.get(&data.epoch()).copied().unwrap_or(Proof::First);
-    let election = Election { at: now, proof, keeper: db.spec.keeper_uid.clone() };
+    let master = previous.data().and_then(|(data, _)| data.primary().map(|(_, db)| db.spec.synchronous_replication));
+    let (keeper, synchronous) = (db.spec.keeper_uid.clone(), master.unwrap_or(true));
+    let election = Election { at: now, proof, keeper, synchronous };
     town.world.audit.borrow_mut().elections.insert(data.epoch(), election);
     town.world.count("elections carried out");
     if let Some(old) = old {

@@ -118,7 +118,10 @@ impl Store {
             let round = tries / u32::try_from(self.0.etcd.members.len()).unwrap_or(1);
             tries += 1;
             let left = end.since(world.clock(host));
-            if let Ok(said) = self.send(ask.clone(), Copy { number: tries, ..first }, (ATTEMPT * 2u32.pow(round.min(3))).min(left)).await {
+            if let Ok(said) = self
+                .send(ask.clone(), Copy { number: tries, ..first }, (ATTEMPT * 2u32.pow(round.min(3))).min(left))
+                .await
+            {
                 return (Some(said), tries);
             }
             let pause = world.clock(host) + PAUSE;

@@ -16,7 +16,9 @@ pub fn judge(town: &Rc<Town>) {
         let server = town.machines[host].running();
         let follows = server.is_some_and(|server| server.receiving.get().is_some());
         if host != primary && !follows {
-            let what = format!("h{host} does not follow h{primary}, long after the last fault");
+            let machine = &town.machines[host];
+            let (mode, at) = (machine.mode(), machine.with_data(|data| (data.position(), data.upstream)));
+            let what = format!("h{host} ({mode:?}, {at:?}) does not follow h{primary}, long after the last fault");
             town.world.audit.borrow_mut().found(town.world.rt.now(), "whole", what);
         }
     }

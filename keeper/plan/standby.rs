@@ -30,7 +30,9 @@ pub fn plan(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream:
 fn on_data(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream: &Upstream, ready: &ReadyKey) -> Plan {
     // A promotion that was begun here, with an unknown outcome, is nobody's lineage.
     let half = s.journal.half_promoted().then_some(Branch { epoch: s.journal.primary_epoch, timeline: 0 });
-    match fit(half.or(s.journal.branch), s.position, &view.lineage, ready) {
+    // The last sample may be older than the recruit, which left with the final position and has got nothing since.
+    let position = s.position.max(s.journal.recruit.map(|recruit| recruit.position));
+    match fit(half.or(s.journal.branch), position, &view.lineage, ready) {
         Fit::Follows => follow(s, assignment, upstream),
         Fit::Ahead => copy(
             s,

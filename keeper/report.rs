@@ -167,10 +167,11 @@ pub struct Registered(Option<KeeperInfo>);
 impl Registered {
     /// The bytes to write, when there is something new in `info`; `fresh` is their `infoUID`.
     pub fn news(&mut self, info: KeeperInfo, fresh: impl FnOnce() -> String) -> Option<Vec<u8>> {
-        if self.0.as_ref().map(essence) == Some(essence(&info)) {
+        let new = essence(&info);
+        if self.0.as_ref() == Some(&new) {
             return None;
         }
-        self.0 = Some(info.clone());
+        self.0 = Some(new);
         serde_json::to_vec(&KeeperInfo { info_uid: fresh(), ..info }).ok()
     }
 }

@@ -36,16 +36,21 @@ pub fn fit(branch: Option<Branch>, position: Option<WalPosition>, lineage: &[Lin
     };
     let later = lineage.iter().filter(|l| l.epoch > branch.epoch && l.epoch < ready.epoch);
     let later = later.map(|l| (l.timeline, l.switch_lsn, &l.db)).chain([(ready.timeline, ready.switch_lsn, &ready.db)]);
+    let mut left: Option<stolon::model::Lsn> = None;
     for (timeline, switch, db) in later {
-        if timeline != branch.timeline {
-            return position.map_or(Fit::Unknown, |position| before_switch(position, switch));
-        }
-        // The same primary may go on in its timeline; whoever else reached that number left the history before it.
-        if *db != own.db {
+        if timeline > branch.timeline {
+            // A later winner that was behind left the history even earlier.
+            left = Some(left.map_or(switch, |before| before.min(switch)));
+        } else if timeline < branch.timeline || *db != own.db {
+            // The same primary may go on in its timeline; whoever else reached no higher number left the history before it.
             return Fit::OtherLineage;
         }
     }
-    Fit::Follows
+    match (left, position) {
+        (None, _) => Fit::Follows,
+        (Some(_), None) => Fit::Unknown,
+        (Some(switch), Some(position)) => before_switch(position, switch),
+    }
 }
 
 fn before_switch(position: WalPosition, switch: stolon::model::Lsn) -> Fit {
@@ -112,6 +117,20 @@ mod tests {
         assert_eq!(fit(on(2, 2), at(2, 90), &lineage, &ready(4, 3, 300)), Fit::OtherLineage);
         assert_eq!(fit(on(3, 2), at(2, 150), &lineage, &ready(4, 3, 300)), Fit::Follows);
         assert_eq!(fit(on(1, 1), at(1, 100), &lineage, &ready(4, 3, 300)), Fit::Follows);
+    }
+
+    #[test]
+    fn a_winner_that_was_behind_makes_a_number_again_and_ends_what_came_between() {
+        // The winner of epoch 4 had nothing of timelines 2 and 3, and made another timeline 2.
+        let other = |epoch, timeline, switch, db: &str| Lineage {
+            db: DbUid::parse(db).unwrap(),
+            ..line(epoch, timeline, switch)
+        };
+        let lineage = [line(1, 1, 0), other(2, 2, 100, "b"), other(3, 3, 300, "c")];
+        assert_eq!(fit(on(2, 2), at(2, 250), &lineage, &ready(4, 2, 80)), Fit::OtherLineage);
+        assert_eq!(fit(on(3, 3), at(3, 350), &lineage, &ready(4, 2, 80)), Fit::OtherLineage);
+        assert_eq!(fit(on(1, 1), at(1, 90), &lineage, &ready(4, 2, 80)), Fit::Ahead);
+        assert_eq!(fit(on(1, 1), at(1, 80), &lineage, &ready(4, 2, 80)), Fit::Follows);
     }
 
     #[test]

@@ -30,8 +30,9 @@ pub fn plan(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream:
 fn on_data(s: &Situation, view: &KeeperView, assignment: &Assignment, upstream: &Upstream, ready: &ReadyKey) -> Plan {
     // A promotion that was begun here, with an unknown outcome, is nobody's lineage.
     let half = s.journal.half_promoted().then_some(Branch { epoch: s.journal.primary_epoch, timeline: 0 });
-    // WAL that broke off inside a record was received and is never replayed: what counts is where the recruit ended.
-    let recruited = s.journal.recruit.filter(|recruit| recruit.epoch == view.epoch).map(|recruit| recruit.position);
+    // A recruit has got nothing since it left: what counts is where it ended. The last sample may be older, or further: WAL
+    // that broke off inside a record was received and is never replayed.
+    let recruited = s.journal.recruit.map(|recruit| recruit.position);
     match fit(half.or(s.journal.branch), recruited.or(s.position), &view.lineage, ready) {
         Fit::Follows => follow(s, assignment, upstream),
         Fit::Ahead => copy(

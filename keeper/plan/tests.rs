@@ -300,6 +300,16 @@ fn a_standby_follows_rewinds_or_is_copied_by_where_its_data_stand() {
         other => panic!("{other:?}"),
     };
     assert_eq!(method(standby.with(|k| next(k, 499))), Method::KeepIfPossible, "it is ahead");
+    let stale = standby.with(|k| {
+        next(k, 500);
+        let position = WalPosition { timeline: 2, lsn: Lsn(501) };
+        k.journal.recruit = Some(Recruit { epoch: Epoch(4), position });
+    });
+    assert_eq!(
+        method(stale),
+        Method::KeepIfPossible,
+        "its recruit says that it is ahead, and the last sample is older"
+    );
     let strange = standby.with(|k| k.journal.branch = Some(Branch { epoch: Epoch(2), timeline: 2 }));
     assert_eq!(method(strange), Method::CopyAnew, "execution 18");
     let half = standby.with(|k| k.journal.primary_epoch = Epoch(4));

@@ -272,7 +272,10 @@ fn on_lineage(case: &Case<'_>, position: WalPosition) -> Result<(), String> {
     if position.timeline > last.timeline && last.epoch >= case.epoch() {
         return Err(format!("timeline {} is none of this cluster's", position.timeline));
     }
-    match history.iter().find(|entry| entry.timeline > position.timeline) {
+    // What a later winner left behind is history no more: one that was behind made a number again, or a lower one.
+    let gone = |at: usize| history[at + 1..].iter().any(|later| later.timeline < history[at].timeline);
+    let left = history.iter().enumerate().filter(|(at, entry)| entry.timeline > position.timeline && !gone(*at));
+    match left.map(|(_, entry)| entry).min_by_key(|entry| entry.switch_lsn) {
         Some(next) if position.lsn > next.switch_lsn => Err(format!(
             "at {position} it left the lineage, which went to timeline {} at {}",
             next.timeline, next.switch_lsn

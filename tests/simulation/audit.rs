@@ -59,6 +59,10 @@ pub struct Election {
     pub at: Micros,
     pub proof: Proof,
     pub keeper: KeeperUid,
+    /// The primary before, if any, was to have its commits wait for standbys, by the cluster data that ended its epoch.
+    pub synchronous: bool,
+    /// By a planned handover, with the promise of the old primary on this host, which could have been elected again.
+    pub handed_over: Option<HostId>,
 }
 
 pub struct Audit {

@@ -34,6 +34,14 @@ pub fn plan(town: &Rc<Town>) {
         town.world.rt.call_at(at, move || {
             let to = own.world.percent(60).then(|| own.world.rng.borrow_mut().below(own.world.settings.databases));
             wish(&own, to.map(keeper::uid));
+            // The answer got lost: the same is asked again, of whoever leads then.
+            if own.world.percent(25) {
+                let (again, later) = (own.clone(), own.world.within(50 * MS, 3 * SEC));
+                own.world.rt.call_in(later, move || {
+                    again.world.count("handovers asked for twice");
+                    wish(&again, to.map(keeper::uid));
+                });
+            }
         });
     }
 }

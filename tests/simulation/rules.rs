@@ -22,6 +22,8 @@ pub enum Rule {
     SelfFence,
     /// R5: a sentinel acts only within its leadership. It acts when it ever led, and etcd ignores the compare.
     Leadership,
+    /// R6: a successor goes on from a mark that it finds. It leaves that to the one who set it.
+    Successor,
     /// R6: a successor finds the mark and finishes. The mark is taken off again by a new leader.
     Mark,
     /// R7: proxies are fenced before a promotion. The sentinel believes that they are.
@@ -48,11 +50,13 @@ pub enum Rule {
     FirstList,
     /// R21: standbys run with the blocking name. They run without.
     FirstWait,
+    /// R25: what others rely on is on disk before it is told. It is told first, and written when the disk has time.
+    Told,
     /// R25: only a linearizable reading grants authority. An event of the watch does.
     Reading,
 }
 
-pub const ALL: [Rule; 22] = [
+pub const ALL: [Rule; 24] = [
     Rule::ElectionKey,
     Rule::ClusterData,
     Rule::Promised,
@@ -61,6 +65,7 @@ pub const ALL: [Rule; 22] = [
     Rule::Deadline,
     Rule::SelfFence,
     Rule::Leadership,
+    Rule::Successor,
     Rule::Mark,
     Rule::Fence,
     Rule::Promise,
@@ -74,6 +79,7 @@ pub const ALL: [Rule; 22] = [
     Rule::Admit,
     Rule::FirstList,
     Rule::FirstWait,
+    Rule::Told,
     Rule::Reading,
 ];
 

@@ -60,7 +60,7 @@ impl Settings {
         let millis =
             |rng: &mut Rng, low: u64, high: u64| Some(GoDuration(Duration::from_millis(rng.within(low, high))));
         let spec = StoredSpec {
-            sleep_interval: millis(&mut rng, 500, 3000),
+            sleep_interval: millis(&mut rng, 1000, 5000),
             suspect_interval: millis(&mut rng, 700, 1500),
             fail_interval: millis(&mut rng, 3000, 8000),
             proxy_check_interval: millis(&mut rng, 500, 900),
@@ -77,7 +77,7 @@ impl Settings {
             databases: if rng.percent(85) { 3 } else { 2 + rng.pick(&[2, 3]) },
             proxies: 2,
             drift: rng.pick(&[0, 100, 5_000]),
-            heartbeat: rng.within(350, 500) * MS,
+            heartbeat: rng.within(380, 450) * MS,
             late: rng.pick(&[0, 5, 50]),
             write_pause: rng.within(300, 700) * MS,
             calm: 6 * SEC,

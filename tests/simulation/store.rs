@@ -14,7 +14,7 @@ use stolon::{
 };
 
 use crate::{
-    etcd::{Ask, Etcd, Said, Watch, WatchNews},
+    etcd::{Ask, Copy, Etcd, Said, Watch, WatchNews},
     net::Class,
     runtime::{Proc, Signal},
     world::{HostId, MS, W},
@@ -92,9 +92,13 @@ impl Store {
 
     /// One attempt at the present member; `None` when nothing came in time.
     pub async fn once(&self, ask: Ask, limit: Duration) -> Result<Said, usize> {
+        self.send(ask, self.0.etcd.copy(), limit).await
+    }
+
+    async fn send(&self, ask: Ask, copy: Copy, limit: Duration) -> Result<Said, usize> {
         let (inner, member) = (&self.0, self.0.current.get());
         let etcd = inner.etcd.clone();
-        let sent = inner.world.ask(inner.host, member, Class::Etcd, move |reply| etcd.arrive(member, ask, reply));
+        let sent = inner.world.ask(inner.host, member, Class::Etcd, move |reply| etcd.arrive(member, ask, copy, reply));
         match inner.world.within_time(inner.host, limit, sent).await.flatten() {
             Some(Said::Unavailable) | None => {
                 self.failed(member);
@@ -109,11 +113,15 @@ impl Store {
         let (world, host) = (&self.0.world, self.0.host);
         let end = world.clock(host) + BOUND;
         let mut tries = 0;
+        let first = self.0.etcd.copy();
         while world.clock(host) < end && !self.0.refused.get() {
             let round = tries / u32::try_from(self.0.etcd.members.len()).unwrap_or(1);
             tries += 1;
             let left = end.since(world.clock(host));
-            if let Ok(said) = self.once(ask.clone(), (ATTEMPT * 2u32.pow(round.min(3))).min(left)).await {
+            if let Ok(said) = self
+                .send(ask.clone(), Copy { number: tries, ..first }, (ATTEMPT * 2u32.pow(round.min(3))).min(left))
+                .await
+            {
                 return (Some(said), tries);
             }
             let pause = world.clock(host) + PAUSE;

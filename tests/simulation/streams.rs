@@ -61,7 +61,10 @@ pub struct Line {
     pub name: String,
     pub host: HostId,
     pub process: Proc,
+    /// The sentinel's end is closed: the peer hears of it in a while, or by its pings.
     pub closed: Cell<bool>,
+    /// The peer's end is closed; what it sent before may still be on its way.
+    left: Cell<bool>,
     pub changed: Signal,
     /// Newest message of each direction: what comes later and is older is dropped.
     up: Cell<u64>,
@@ -73,8 +76,17 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn close(&self) {
-        self.closed.set(true);
+    /// By the sentinel on `from`.
+    pub fn close(self: &Rc<Line>, world: &W, from: HostId) {
+        if !self.closed.replace(true) {
+            self.changed.bump();
+            let line = self.clone();
+            world.carry(from, self.host, Class::Grpc, move || line.leave());
+        }
+    }
+
+    fn leave(&self) {
+        self.left.set(true);
         self.changed.bump();
     }
 
@@ -83,7 +95,7 @@ impl Line {
         self.sent_down.set(self.sent_down.get() + 1);
         let (line, number) = (self.clone(), self.sent_down.get());
         world.carry(from, self.host, Class::Grpc, move || {
-            if !line.closed.get() && number > line.down.get() {
+            if !line.left.get() && number > line.down.get() {
                 line.down.set(number);
                 line.inbox.borrow_mut().push(down);
                 line.changed.bump();
@@ -114,9 +126,7 @@ async fn hold(town: Rc<Town>, peer: Rc<impl Peer>, target: HostId) {
         let began = world.rt.now();
         if let Some(line) = open(&town, &peer, target).await {
             serve(&town, &peer, target, &line).await;
-            line.close();
-            let (there, line) = (town.clone(), line.clone());
-            world.carry(peer.host(), target, Class::Grpc, move || there.line_ended(target, &line));
+            hang_up(&town, &peer, target, line);
         }
         if world.rt.now() - began > SEC {
             pause = FIRST_PAUSE;
@@ -126,6 +136,13 @@ async fn hold(town: Rc<Town>, peer: Rc<impl Peer>, target: HostId) {
     }
 }
 
+/// The peer closes its end.
+fn hang_up(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId, line: Rc<Line>) {
+    line.leave();
+    let there = town.clone();
+    peer.world().carry(peer.host(), target, Class::Grpc, move || there.line_ended(target, &line));
+}
+
 async fn open(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId) -> Option<Rc<Line>> {
     let (world, host) = (peer.world(), peer.host());
     let line = Rc::new(Line {
@@ -133,6 +150,7 @@ async fn open(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId) -> Option<R
         host,
         process: peer.process().clone(),
         closed: Cell::new(false),
+        left: Cell::new(false),
         changed: Signal::default(),
         up: Cell::new(0),
         down: Cell::new(0),
@@ -145,11 +163,23 @@ async fn open(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId) -> Option<R
         Some(sentinel) => {
             let process = sentinel.process.clone();
             let world = there.world.clone();
-            world.rt.spawn(&process, async move { reply.send(sentinel.admit(&hello, lease)) });
+            world.rt.spawn(&process, async move {
+                if hello.left.get() {
+                    sentinel.world.count("streams that open when their peer has given them up");
+                }
+                reply.send(sentinel.admit(&hello, lease));
+            });
         }
         None => reply.send(false),
     });
-    world.within_time(host, OPEN, asked).await.flatten().filter(|admitted| *admitted).map(|_| line)
+    match world.within_time(host, OPEN, asked).await.flatten() {
+        Some(true) => Some(line),
+        Some(false) => None,
+        None => {
+            hang_up(town, peer, target, line);
+            None
+        }
+    }
 }
 
 /// Until the line is over.
@@ -167,7 +197,7 @@ async fn serve(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId, line: &Rc<
                 Down::Probe { id, target: knocked } => answer_probe(town, peer, target, line, id, knocked),
             }
         }
-        if line.closed.get() || peer.lease() != lease {
+        if line.left.get() || peer.lease() != lease {
             return;
         }
         sent += 1;
@@ -191,7 +221,11 @@ fn send_up(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId, line: &Rc<Line
     let (report, there, line) = (peer.report(), town.clone(), line.clone());
     let world = peer.world().clone();
     world.carry(peer.host(), target, Class::Grpc, move || {
-        let Some(sentinel) = there.sentinel(target) else { return line.close() };
+        let Some(sentinel) = there.sentinel(target) else {
+            // Connection reset.
+            let host = line.host;
+            return there.world.carry(target, host, Class::Grpc, move || line.leave());
+        };
         let process = sentinel.process.clone();
         if process.runs() {
             take_up(&sentinel, &line, number, report);
@@ -203,10 +237,17 @@ fn send_up(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId, line: &Rc<Line
 }
 
 fn take_up(sentinel: &Rc<Sentinel>, line: &Rc<Line>, number: u64, report: Report) {
-    if number > line.up.get() && !line.closed.get() {
-        line.up.set(number);
-        sentinel.report(line, report);
+    if line.closed.get() {
+        return sentinel.world.count(match sentinel.replaced(line) {
+            true => "reports of an old stream that come after its successor",
+            false => "reports that come when their stream is over",
+        });
     }
+    if number < line.up.get() {
+        return sentinel.world.count("reports that come after a later one, and are dropped");
+    }
+    line.up.set(number);
+    sentinel.report(line, report);
 }
 
 async fn ping_once(town: &Rc<Town>, peer: &Rc<impl Peer>, target: HostId, line: &Rc<Line>) -> bool {
@@ -258,7 +299,7 @@ pub async fn watch(town: Rc<Town>, sentinel: Rc<Sentinel>, line: Rc<Line>) {
             () = line.changed.changed(&mut changed) => {}
             () = world.until(sentinel.host, silent) => {
                 if sentinel.now() >= line.heard.get() + SERVER_SILENCE {
-                    line.closed.set(true);
+                    line.close(&world, sentinel.host);
                 }
             }
         }

@@ -102,7 +102,7 @@ impl Town {
     }
 
     pub fn line_ended(&self, target: HostId, line: &Rc<Line>) {
-        line.close();
+        line.close(&self.world, target);
         if let Some(sentinel) = self.sentinel(target) {
             sentinel.leave(line);
         }

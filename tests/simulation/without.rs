@@ -106,3 +106,13 @@ fn without_r19_too_few_standbys_have_what_is_acknowledged() {
 fn without_r21s_blocking_name_the_first_commits_do_not_wait() {
     breaks(Rule::FirstWait, 500, &["enough", "durable"]);
 }
+
+#[test]
+fn without_r6_nobody_finishes_what_a_lost_leader_began() {
+    breaks(Rule::Successor, 200, &["writable"]);
+}
+
+#[test]
+fn without_r25_what_is_told_is_on_no_disk() {
+    breaks(Rule::Told, 50, &["fenced"]);
+}

@@ -202,10 +202,10 @@ impl World {
     /// Brings a message over, as TCP does: what is lost on the way is sent again, later and later, until it comes through or
     /// is given up.
     pub fn carry(self: &W, from: HostId, to: HostId, class: Class, arrive: impl FnOnce() + 'static) {
-        self.carry_again(from, to, class, 0, Box::new(arrive));
+        self.carry_again(from, to, class, 0, arrive);
     }
 
-    fn carry_again(self: &W, from: HostId, to: HostId, class: Class, tries: u32, arrive: Box<dyn FnOnce()>) {
+    fn carry_again(self: &W, from: HostId, to: HostId, class: Class, tries: u32, arrive: impl FnOnce() + 'static) {
         if self.hosts[from].powered.get() && self.net.passes(from, to, class, &mut self.rng.borrow_mut()) {
             let delay = self.net.delay(from, to, &mut self.rng.borrow_mut());
             let (world, boot) = (self.clone(), self.hosts[to].boot.get());
@@ -216,7 +216,7 @@ impl World {
                 }
             });
         } else if tries < 6 && from != to && self.hosts[from].powered.get() {
-            let world = self.clone();
+            let (world, arrive): (W, Box<dyn FnOnce()>) = (self.clone(), Box::new(arrive));
             self.rt.call_in((200 * MS) << tries, move || world.carry_again(from, to, class, tries + 1, arrive));
         }
     }

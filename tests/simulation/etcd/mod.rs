@@ -8,6 +8,7 @@ pub mod state;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     sync::Arc,
 };
@@ -80,6 +81,18 @@ pub struct Etcd {
     patience: Cell<Micros>,
     /// How often the store was replaced by an older copy.
     pub lives: Cell<u64>,
+    /// By request: which copy of it was applied last.
+    applied_copies: RefCell<BTreeMap<u64, u32>>,
+    requests: Cell<u64>,
+    /// Transactions whose compares did not hold.
+    pub conflicts: Cell<u64>,
+}
+
+/// Which sending of which request this is: a client that hears nothing sends it again, and nothing calls the first back.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy {
+    pub request: u64,
+    pub number: u32,
 }
 
 impl Etcd {
@@ -99,6 +112,9 @@ impl Etcd {
             lost: Cell::new(None),
             patience: Cell::new(ELECTION),
             lives: Cell::new(0),
+            applied_copies: RefCell::default(),
+            requests: Cell::new(0),
+            conflicts: Cell::new(0),
         });
         etcd.clone().look();
         etcd.clone().expire();
@@ -219,7 +235,7 @@ impl Etcd {
     }
 
     /// A request arrives at a member; the answer goes out when there is one.
-    pub fn arrive(self: &Rc<Etcd>, host: HostId, ask: Ask, reply: Reply<Said>) {
+    pub fn arrive(self: &Rc<Etcd>, host: HostId, ask: Ask, copy: Copy, reply: Reply<Said>) {
         let process = self.members[host].process.borrow().clone();
         if !process.alive() {
             // Connection refused.
@@ -227,7 +243,7 @@ impl Etcd {
         }
         let etcd = self.clone();
         self.world.rt.spawn(&process, async move {
-            let said = etcd.serve(host, ask).await;
+            let said = etcd.serve(host, ask, copy).await;
             reply.send(said);
         });
     }
@@ -245,7 +261,7 @@ impl Etcd {
         }
     }
 
-    async fn serve(self: &Rc<Etcd>, host: HostId, ask: Ask) -> Said {
+    async fn serve(self: &Rc<Etcd>, host: HostId, ask: Ask, copy: Copy) -> Said {
         let began = self.world.rt.now();
         while !self.ready(host, &ask) {
             if self.world.rt.now() - began > PATIENCE {
@@ -260,11 +276,28 @@ impl Etcd {
             self.world.rt.sleep(PATIENCE).await;
             return Said::Unavailable;
         }
+        if matches!(ask, Ask::Txn(_)) {
+            self.note(copy);
+        }
         let said = self.apply(ask);
         if !self.ready(host, &Ask::Read) {
             self.world.rt.sleep(PATIENCE).await;
         }
         said
+    }
+
+    /// A new request.
+    pub fn copy(&self) -> Copy {
+        self.requests.set(self.requests.get() + 1);
+        Copy { request: self.requests.get(), number: 0 }
+    }
+
+    fn note(&self, copy: Copy) {
+        match self.applied_copies.borrow_mut().insert(copy.request, copy.number) {
+            None => {}
+            Some(before) if before < copy.number => self.world.count("requests of etcd that were applied again"),
+            Some(_) => self.world.count("requests of etcd whose earlier copy came last"),
+        }
     }
 
     fn apply(self: &Rc<Etcd>, ask: Ask) -> Said {
@@ -273,7 +306,11 @@ impl Etcd {
         let before = self.state.borrow().revision;
         let said = match ask {
             Ask::Read => Said::Mirror(self.state.borrow().newest()),
-            Ask::Txn(txn) => self.state.borrow_mut().transact(&txn, self.world.without),
+            Ask::Txn(txn) => {
+                let said = self.state.borrow_mut().transact(&txn, self.world.without);
+                self.conflicts.set(self.conflicts.get() + u64::from(matches!(said, Said::Conflict)));
+                said
+            }
             Ask::Grant(seconds) => self.state.borrow_mut().grant(now, seconds),
             Ask::Alive(lease) => self.state.borrow_mut().alive(now, lease),
             Ask::Ttl(lease) => self.state.borrow().ttl(lease),

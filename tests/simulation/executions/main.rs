@@ -4,6 +4,7 @@
 
 mod etcd;
 mod handover;
+mod leaders;
 mod leases;
 mod proxies;
 mod servers;

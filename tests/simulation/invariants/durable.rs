@@ -32,8 +32,13 @@ pub fn judge(town: &Rc<Town>) {
 fn promised(town: &Town, ack: &Ack) -> bool {
     let since = town.world.audit.borrow().electable;
     match town.world.settings.replication {
-        Replication::Asynchronous | Replication::SwitchedOff { .. } => false,
+        Replication::Asynchronous => false,
         Replication::Synchronous { .. } => true,
+        // Until an epoch ends in asynchronous mode. From then on the protocol promises nothing for what was acknowledged before:
+        // the winner may be whoever is within `maxStandbyLag`, and those that had everything may be away.
+        Replication::SwitchedOff { .. } => {
+            town.world.audit.borrow().elections.values().all(|election| election.synchronous)
+        }
         // A primary of an earlier epoch was asynchronous.
         Replication::SwitchedOn { .. } => {
             let counts = since.is_some_and(|(at, epoch)| ack.commit.at >= at && ack.commit.epoch >= epoch);

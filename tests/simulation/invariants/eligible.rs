@@ -63,9 +63,15 @@ pub fn intends(world: &World, now: Moment, commit: &Commit, mirror: &Mirror, see
         let named = |master: &Db| master.status.synchronous_standbys.iter().flatten().any(|uid| *uid == db.uid);
         master.is_none_or(named)
     };
+    // R13: what ends a primary makes none.
+    let limit = world.settings.spec.fail_interval.map_or(Duration::MAX, |limit| limit.0);
+    let works = |uid: &stolon::model::KeeperUid| {
+        let told = seen.keepers.get(uid).and_then(|peer| peer.report.as_ref());
+        told.and_then(|(report, _)| report.postgres.probe_age).is_none_or(|age| age < limit)
+    };
     let better = data.dbs.values().filter(electable).map(|db| &db.spec.keeper_uid).find(|uid| {
         let fit = mirror.keepers.get(*uid).is_some_and(|keeper| keeper.info.can_be_master && !keeper.info.leaving);
-        fit && seen.hears(now, uid, window) && position(uid).is_some_and(|position| position > own)
+        fit && works(uid) && seen.hears(now, uid, window) && position(uid).is_some_and(|position| position > own)
     });
     if let Some(better) = better {
         let what = format!("keeper {} at {own} is to win epoch {epoch}, though {better} is further", change.key.keeper);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use stolon::model::Epoch;
 
-use super::durable;
+use super::{durable, handed_over};
 use crate::town::Town;
 
 pub fn stored(town: &Rc<Town>) {
@@ -30,8 +30,10 @@ pub fn stored(town: &Rc<Town>) {
     {
         let host = crate::keeper::host_of(&ready.value.keeper);
         let wal = town.machines[host].with_data(|data| data.wal.clone()).unwrap_or_default();
-        audit.served.insert(ready.value.epoch, wal.clone());
+        let announced = ready.value.epoch;
+        audit.served.insert(announced, wal.clone());
         drop(audit);
         durable::serves(town, &wal);
+        handed_over::serves(town, announced, &wal);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use stolon::{model::cluster::Db, store::Mirror};
 use stolon_sentinel::decide::Proof;
 
 use crate::{
@@ -23,7 +24,10 @@ pub fn stored(town: &Rc<Town>) {
     let old = previous.data().and_then(|(data, _)| data.primary().map(|(_, db)| host_of(&db.spec.keeper_uid)));
     let now = town.world.rt.now();
     let proof = town.world.audit.borrow().intended.get(&data.epoch()).copied().unwrap_or(Proof::First);
-    let election = Election { at: now, proof, keeper: db.spec.keeper_uid.clone() };
+    let master = previous.data().and_then(|(data, _)| data.primary().map(|(_, db)| db.spec.synchronous_replication));
+    let (keeper, synchronous) = (db.spec.keeper_uid.clone(), master.unwrap_or(true));
+    let handed_over = handed_over(&previous, db, proof);
+    let election = Election { at: now, proof, keeper, synchronous, handed_over };
     town.world.audit.borrow_mut().elections.insert(data.epoch(), election);
     town.world.count("elections carried out");
     if let Some(old) = old {
@@ -33,6 +37,14 @@ pub fn stored(town: &Rc<Town>) {
             town.world.audit.borrow_mut().found(now, "fenced", format!("epoch {before} ended, but {what}"));
         }
     }
+}
+
+fn handed_over(previous: &Mirror, winner: &Db, proof: Proof) -> Option<HostId> {
+    let (data, _) = previous.data()?;
+    let planned = data.fencing().is_some_and(|mark| mark.planned) && proof == Proof::Promised;
+    let (_, old) = data.primary().filter(|_| planned)?;
+    let there = previous.keepers.get(&old.spec.keeper_uid).is_some_and(|keeper| !keeper.info.leaving);
+    (there && old.spec.keeper_uid != winner.spec.keeper_uid).then(|| host_of(&old.spec.keeper_uid))
 }
 
 /// R7: nobody is inside any more.

@@ -7,6 +7,7 @@ pub mod eligible;
 pub mod enough;
 pub mod epochs;
 pub mod fenced;
+pub mod handed_over;
 pub mod leaders;
 pub mod one_primary;
 pub mod visible;

@@ -16,13 +16,9 @@ pub fn judge(town: &Rc<Town>) {
         let server = town.machines[host].running();
         let follows = server.is_some_and(|server| server.receiving.get().is_some());
         if host != primary && !follows {
-            if town.world.without.missing().is_none() {
-                // Open: about one history in 1,500 ends so with all rules in place (seeds 1098 and 2616).
-                town.world.count("OPEN: members that do not follow in the end");
-                town.world.say(host, || format!("does not follow h{primary} in the end"));
-                continue;
-            }
-            let what = format!("h{host} does not follow h{primary}, long after the last fault");
+            let machine = &town.machines[host];
+            let (mode, at) = (machine.mode(), machine.with_data(|data| (data.position(), data.upstream)));
+            let what = format!("h{host} ({mode:?}, {at:?}) does not follow h{primary}, long after the last fault");
             town.world.audit.borrow_mut().found(town.world.rt.now(), "whole", what);
         }
     }

@@ -57,6 +57,11 @@ impl Keeper {
         self.world.pass(MS / 2, 3 * MS).await;
         let mut next = self.look(|state, _| state.journal.clone());
         change(&mut next);
+        if self.world.lacks(Rule::Told) {
+            self.change(|state, _| state.journal = next.clone());
+            self.urge.bump();
+            self.world.pass(20 * MS, 400 * MS).await;
+        }
         let mut disk = self.machine.disk.borrow_mut();
         let old = std::mem::replace(&mut disk.journal, next.clone());
         if self.world.lacks(Rule::Promise) {

@@ -119,9 +119,10 @@ impl Sentinel {
         leadership: &Leadership,
         new_term: bool,
     ) -> Option<Moment> {
-        let mut decision = match self.world.lacks(Rule::Mark) && new_term {
-            true => doctor::without_mark(mirror).unwrap_or_default(),
-            false => self.decide(now, mirror),
+        let mut decision = match () {
+            () if self.world.lacks(Rule::Mark) && new_term => doctor::without_mark(mirror).unwrap_or_default(),
+            () if self.world.lacks(Rule::Successor) && self.found_mark(mirror) => Decision::default(),
+            () => self.decide(now, mirror),
         };
         self.tell(&decision);
         if let Some(Err(refusal)) = &decision.wish {
@@ -143,6 +144,12 @@ impl Sentinel {
             again = self.commit(commit, mirror, leadership).await;
         }
         again
+    }
+
+    /// Somebody else has set the mark that stands.
+    fn found_mark(&self, mirror: &Mirror) -> bool {
+        let Some(mark) = mirror.data().and_then(|(data, _)| data.fencing()) else { return false };
+        self.world.audit.borrow().marked.get(&mark.epoch).is_none_or(|uid| *uid != self.uid.as_str())
     }
 
     fn decide(&self, now: Moment, mirror: &Arc<Mirror>) -> Decision {

@@ -144,7 +144,7 @@ impl Sentinel {
         }
         let old = self.lines.borrow_mut().insert(line.name.clone(), line.clone());
         if let Some(old) = old {
-            old.close();
+            old.close(&self.world, self.host);
         }
         self.world.rt.spawn(&self.process, streams::watch(self.town.clone(), self.clone(), line.clone()));
         self.woken.bump();
@@ -153,6 +153,11 @@ impl Sentinel {
 
     pub fn holds(&self, line: &Rc<Line>) -> bool {
         self.lines.borrow().get(&line.name).is_some_and(|newest| Rc::ptr_eq(newest, line))
+    }
+
+    /// A newer stream of the same peer is open.
+    pub fn replaced(&self, line: &Rc<Line>) -> bool {
+        self.lines.borrow().get(&line.name).is_some_and(|newest| !Rc::ptr_eq(newest, line))
     }
 
     pub fn leave(&self, line: &Rc<Line>) {
@@ -170,7 +175,7 @@ impl Sentinel {
 
     pub fn report(&self, line: &Rc<Line>, report: Report) {
         if !self.holds(line) {
-            return line.close();
+            return line.close(&self.world, self.host);
         }
         let now = self.now();
         line.heard.set(now);

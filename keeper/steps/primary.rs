@@ -14,6 +14,7 @@ use super::{Done, Hands, StepError};
 use crate::{
     claims,
     journal::{Branch, Journal},
+    pg::ConfRole,
     state::{Phase, Promotion},
 };
 
@@ -47,7 +48,8 @@ impl Hands {
             return Err(StepError::NotNow(format!("no authority for epoch {epoch} any more")));
         }
         drop(arming);
-        let promoted = server.promote().await?;
+        let (promoted, ()) = tokio::join!(server.promote(), self.slots_while_promoting());
+        let promoted = promoted?;
         let traceparent = telemetry::traceparent(&tracing::Span::current());
         let promotion = Promotion { epoch, timeline: promoted.timeline, switch_lsn: promoted.switch_lsn, traceparent };
         self.shared.change(|state, _| {
@@ -58,6 +60,34 @@ impl Hands {
         self.sampler.hurry();
         tracing::info!(%epoch, timeline = promoted.timeline, switch = %promoted.switch_lsn, "promoted");
         Ok(())
+    }
+
+    /// Synchronous: the first commit waits for a follower, which is turned away while it has no slot. A server in recovery can
+    /// make them already.
+    async fn slots_while_promoting(&self) {
+        if let Ok(assignment) = self.assignment()
+            && !super::synchronous::wanted(&assignment, &ConfRole::Primary).is_empty()
+        {
+            self.followers_slots(&super::apply::slots(&assignment)).await;
+        }
+    }
+
+    async fn followers_slots(&self, slots: &std::collections::BTreeSet<String>) {
+        if let Err(error) = self.instance.refresh_slots(slots).await {
+            tracing::warn!(%error, "the followers' slots could not be made yet");
+        }
+    }
+
+    /// What clients don't wait for, and their first commit does: followers come at once when they see the key `ready`.
+    async fn beside_ready(&self) {
+        let Ok(assignment) = self.assignment() else { return };
+        if super::synchronous::wanted(&assignment, &ConfRole::Primary).is_empty() {
+            return self.followers_slots(&super::apply::slots(&assignment)).await;
+        }
+        let Some(server) = self.shared.running() else { return };
+        if let Err(error) = self.settings(&server, ConfRole::Primary).await {
+            tracing::warn!(%error, "PostgreSQL could not be told the synchronous list yet");
+        }
     }
 
     /// Where this data is primary, and in which epoch.
@@ -102,12 +132,7 @@ impl Hands {
             traceparent: promotion.traceparent.clone(),
         };
         let txn = claims::announce(self.store.keys(), held.modified, lease.id, &ready).map_err(StepError::NotNow)?;
-        // Followers come at once when they see the key, and each needs its slot; clients wait for the key alone.
-        let slots = super::apply::slots(&self.assignment()?);
-        let (written, made) = tokio::join!(self.store.transact(&txn), self.instance.refresh_slots(&slots));
-        if let Err(error) = made {
-            tracing::warn!(%error, "the followers' slots could not be made yet");
-        }
+        let (written, ()) = tokio::join!(self.store.transact(&txn), self.beside_ready());
         if written? == Outcome::Conflict {
             return Err(StepError::NotNow("the key `primary` has changed".into()));
         }

@@ -92,7 +92,7 @@ impl Writer {
             acknowledged: record.acks.len(),
             lost: acks::lost(&record.acks, &present),
             overlaps: acks::overlaps(&record.acks),
-            hung: record.hung,
+            hung: record.hung.len(),
         }
     }
 }
@@ -109,7 +109,7 @@ pub struct Verdict {
     pub acknowledged: usize,
     pub lost: Vec<Ack>,
     pub overlaps: Vec<Overlap>,
-    pub hung: u64,
+    pub hung: usize,
 }
 
 impl Verdict {

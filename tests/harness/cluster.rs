@@ -6,7 +6,14 @@ use std::{path::PathBuf, time::Duration};
 use rustix::process::Signal;
 
 use crate::{
-    etcd::Etcd, keys::Keys, ports::free_port, proc, process::Process, runner::Test, sql::Target, wait::eventually,
+    etcd::Etcd,
+    keys::Keys,
+    ports::free_port,
+    proc,
+    process::{Outcome, Process, complete},
+    runner::Test,
+    sql::Target,
+    wait::eventually,
 };
 
 pub const CLUSTER: &str = "stolon-cluster";
@@ -208,6 +215,18 @@ impl Cluster {
     /// Clients' way in.
     pub fn proxy(&self) -> Target {
         Target::loopback(self.proxy_ports[0])
+    }
+
+    /// Each PostgreSQL itself.
+    pub fn servers(&self) -> Vec<Target> {
+        self.keepers.iter().map(Keeper::target).collect()
+    }
+
+    /// `stolonctl VERB ARGS` to its end.
+    pub fn stolonctl(&self, verb: &str, args: &[&str]) -> Outcome {
+        let mut command = self.test.command("stolonctl");
+        command.args([verb, "--cluster-name", CLUSTER, "--store-endpoints", &self.etcd.endpoints()]).args(args);
+        complete(self.test.folder(), &mut command, Duration::from_secs(60))
     }
 
     pub async fn keys(&self) -> Result<Keys, String> {

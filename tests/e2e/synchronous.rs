@@ -48,7 +48,7 @@ async fn some_in_sync(cluster: &Cluster, count: usize) -> Vec<String> {
 async fn struck(test: Test, kind: &str, hit: fn(&mut Keeper), heal: fn(&mut Keeper) -> bool) {
     let mut cluster = Cluster::start(test, synchronous(3, 1, 1)).await;
     some_in_sync(&cluster, 1).await;
-    let writer = Writer::start(cluster.proxy()).await;
+    let writer = Writer::start(cluster.proxy()).await.beside(cluster.servers()).await;
     for _ in 0..3 {
         let electable = some_in_sync(&cluster, 1).await;
         let (old, epoch) = cluster.primary().await;
@@ -68,7 +68,11 @@ async fn struck(test: Test, kind: &str, hit: fn(&mut Keeper), heal: fn(&mut Keep
         cluster.settled().await;
         writer.flows().await;
     }
-    writer.finish().await.is_clean();
+    let verdict = writer.finish().await;
+    verdict.is_clean();
+    // Direct clients have the same word (R12): one that wakes up acknowledges nothing.
+    verdict.had_one_primary(&[]);
+    assert!(verdict.lost_direct.is_empty(), "acknowledged directly, and gone: {:?}", verdict.lost_direct);
 }
 
 #[test]

@@ -165,6 +165,12 @@ impl Fault {
         }
     }
 
+    /// True when commits wait for a standby as long as it lasts, at a primary that lives: what blocks either way is no such
+    /// wait, and what has no primary cuts its clients.
+    pub fn commits_wait(&self, mode: Mode) -> bool {
+        mode == Mode::Synchronous && matches!(self.synchronous, Some(Expect::Blocks { .. }))
+    }
+
     pub fn may_lose(&self, mode: Mode) -> usize {
         if mode == Mode::Synchronous { 0 } else { self.may_lose }
     }

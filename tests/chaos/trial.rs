@@ -239,8 +239,10 @@ fn judge(
     let (lost, may) = (account.lost.len(), fault.may_lose(mode));
     must(lost <= may, format!("{lost} acknowledged rows are gone, {may} may: {:?}", account.lost.first()));
     must(account.astray == 0, format!("{} statements were led to a standby", account.astray));
-    let blocked = matches!(fault.expected(mode), Expect::Blocks { .. } | Expect::AnyWay { .. });
-    must(account.hung == 0 || blocked, format!("{} statements hung: their connections were not cut", account.hung));
+    // A commit that waits for a standby has its server's reason, until there is one again.
+    let waited = |sent: &&Instant| fault.commits_wait(mode) && **sent < mended;
+    let hung = account.hung.iter().filter(|sent| !waited(sent)).count();
+    must(hung == 0, format!("{hung} statements hung: their connections were not cut"));
     match mode {
         Mode::Asynchronous => {
             let (deadline, awake) = (struck + DEADLINE, mended + AWAKE);
@@ -304,11 +306,32 @@ mod tests {
             (with(&|account| account.lost = lost(5)), Asynchronous, "5 acknowledged rows are gone, 4 may"),
             (with(&|account| account.lost = lost(1)), Synchronous, "1 acknowledged rows are gone, 0 may"),
             (with(&|account| account.lost_direct = lost(1)), Synchronous, "1 rows acknowledged directly are gone"),
-            (with(&|account| account.hung = 1), Asynchronous, "1 statements hung"),
+            (with(&|account| account.hung = vec![now]), Asynchronous, "1 statements hung"),
             (with(&|account| account.astray = 1), Asynchronous, "1 statements were led to a standby"),
         ] {
             let found = problems(&account, "kill-postgres", mode, now);
             assert!(found.contains(word), "{found} has no {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_statement_may_hang_only_where_commits_wait_for_a_standby_and_as_long_as_they_do() {
+        let now = Instant::now();
+        let found = |fault, mode, seconds| {
+            let account = Account { hung: vec![now + Duration::from_secs(seconds)], ..Account::default() };
+            problems(&account, fault, mode, now)
+        };
+        let hung = "1 statements hung: their connections were not cut";
+        for (fault, mode, seconds, expected) in [
+            ("kill-both-standbys", Mode::Synchronous, 1, ""),
+            ("kill-both-standbys", Mode::Synchronous, 21, hung),
+            ("kill-both-standbys", Mode::Asynchronous, 1, hung),
+            // Nobody is primary then, whatever is waited for.
+            ("kill-all-etcd", Mode::Synchronous, 1, hung),
+            ("kill-all-etcd", Mode::Asynchronous, 1, hung),
+            ("winner-freezes-when-elected", Mode::Synchronous, 1, hung),
+        ] {
+            assert_eq!(found(fault, mode, seconds), expected, "{fault} {mode:?} {seconds}");
         }
     }
 
@@ -318,7 +341,7 @@ mod tests {
         let overlaps_direct = overlap(now, &[1, 5, 21, 22]);
         let account = Account { lost: lost(4), lost_direct: lost(9), overlaps_direct, ..Account::default() };
         assert_eq!(problems(&account, "kill-postgres", Mode::Asynchronous, now), "");
-        let blocked = Account { hung: 2, ..Account::default() };
-        assert_eq!(problems(&blocked, "kill-all-etcd", Mode::Synchronous, now), "");
+        let blocked = Account { hung: vec![now, now], ..Account::default() };
+        assert_eq!(problems(&blocked, "cut-standbys", Mode::Synchronous, now), "");
     }
 }

@@ -19,6 +19,8 @@ struct Strike {
     /// Rows that asynchronous replication may lose: those that were flushed and acknowledged in the instant between the
     /// death of the WAL sender and that of the client's backend.
     may_lose: usize,
+    /// Whether the old primary may take rows of direct clients when it comes back, until it is told (R12).
+    wakes: bool,
 }
 
 /// How often the same cluster is struck; more by E2E_TRIALS, for measurements.
@@ -34,6 +36,7 @@ fn a_standby_takes_over_when_the_postmaster_is_killed() {
         heal: |_| false,
         bound: Duration::from_secs(4),
         may_lose: 1,
+        wakes: false,
     };
     run("failover-postgres", Weight::Heavy, async |test| under_writer(test, strike, 2.max(trials())).await);
 }
@@ -46,6 +49,7 @@ fn a_standby_takes_over_when_keeper_and_postgres_are_killed() {
         heal: |_| true,
         bound: Duration::from_secs(4),
         may_lose: 3,
+        wakes: false,
     };
     run("failover-keeper-and-postgres", Weight::Heavy, async |test| under_writer(test, strike, trials()).await);
 }
@@ -61,6 +65,7 @@ fn a_standby_takes_over_when_all_processes_of_the_primary_freeze() {
         },
         bound: Duration::from_secs(9),
         may_lose: 3,
+        wakes: true,
     };
     run("failover-frozen", Weight::Heavy, async |test| under_writer(test, strike, trials()).await);
 }
@@ -77,13 +82,14 @@ fn a_frozen_proxy_neither_holds_the_failover_up_nor_leads_anybody_astray() {
         .await;
         let held = hold(&frozen, 3).await;
         let (old, epoch) = cluster.primary().await;
-        let writer = Writer::start(cluster.proxy()).await;
+        let writer = Writer::start(cluster.proxy()).await.beside(cluster.servers()).await;
         let (server, at) = (writer.server(), Instant::now());
         cluster.proxies[1].process().signal(Signal::STOP);
         cluster.keepers[old].signal_all(Signal::STOP);
         writer.moves_from(&server, Duration::from_secs(40)).await;
         writer.report_gap("frozen-with-frozen-proxy", at);
         // The old primary wakes up before the proxy that has connections to it.
+        let woken = Instant::now();
         cluster.keepers[old].signal_all(Signal::CONT);
         cluster.proxies[1].process().signal(Signal::CONT);
         eventually("the thawed proxy cuts what led to the old primary", Duration::from_secs(5), async || {
@@ -96,22 +102,27 @@ fn a_frozen_proxy_neither_holds_the_failover_up_nor_leads_anybody_astray() {
         assert!(new != old && next > epoch, "keeper {new} in epoch {next}");
         assert_eq!(second.server(), writer.server(), "both proxies lead to one primary");
         second.finish().await.is_clean();
-        writer.finish().await.is_clean_but_for(3);
+        let verdict = writer.finish().await;
+        verdict.is_clean_but_for(3);
+        verdict.had_one_primary(&[woken]);
     });
 }
 
 async fn under_writer(test: stolon_tests::Test, strike: Strike, trials: usize) {
     let mut cluster = Cluster::start(test, ClusterOptions::default()).await;
-    let writer = Writer::start(cluster.proxy()).await;
+    let writer = Writer::start(cluster.proxy()).await.beside(cluster.servers()).await;
+    let mut woken = Vec::new();
     for _ in 0..trials {
-        once(&mut cluster, &writer, &strike).await;
+        woken.push(once(&mut cluster, &writer, &strike).await);
     }
     let verdict = writer.finish().await;
     report(&format!("LOST {} {} of {}", strike.kind, verdict.lost.len(), verdict.acknowledged));
     verdict.is_clean_but_for(strike.may_lose * trials);
+    verdict.had_one_primary(if strike.wakes { &woken } else { &[] });
 }
 
-async fn once(cluster: &mut Cluster, writer: &Writer, strike: &Strike) {
+/// Gives the moment when the old primary was healed.
+async fn once(cluster: &mut Cluster, writer: &Writer, strike: &Strike) -> Instant {
     let (old, epoch) = cluster.primary().await;
     let server = writer.server();
     let held = hold(&cluster.proxy(), 3).await;
@@ -132,12 +143,14 @@ async fn once(cluster: &mut Cluster, writer: &Writer, strike: &Strike) {
     .await;
     assert!(gap < strike.bound, "{}: the gap of {gap:?} is over {:?}", strike.kind, strike.bound);
 
+    let healed = Instant::now();
     if (strike.heal)(&mut cluster.keepers[old]) {
         cluster.start_keeper(old);
     }
     cluster.settled().await;
     let back = cluster.keepers[old].target().value("SELECT pg_is_in_recovery()").await;
     assert_eq!(back.as_deref(), Ok("t"), "the old primary is a standby");
+    healed
 }
 
 /// Connections through the proxy that do nothing.

@@ -10,12 +10,12 @@ use std::{
 
 use serde_json::Value;
 use stolon::wire::v1::{
-    Identity, KeeperReport, KeeperStreamRequest, PostgresReport, keeper_stream_request::Message,
+    Identity, KeeperReport, KeeperStreamRequest, PostgresReport, PostgresState, keeper_stream_request::Message,
     sentinel_service_client::SentinelServiceClient,
 };
 use stolon_tests::{
     Cluster, ClusterOptions, Test, Weight, certs::Authority, certs::Holder, cluster::CLUSTER, curl::Curl,
-    curl::REFLECTION, eventually, run, writer::Writer,
+    curl::REFLECTION, during, eventually, run, writer::Writer,
 };
 
 const KEEPER: &str = "stolon.v1.KeeperService/GetKeeperStatus";
@@ -88,8 +88,9 @@ fn each_daemon_answers_a_public_client_by_reflection_and_survives_garbage() {
         let writer = Writer::start(cluster.proxy()).await;
         let cuts = writer.cut();
         addresses.iter().for_each(|address| garbage(address));
+        // While every keeper is heard: so there is somebody to be elected wrongly.
+        impostors(&cluster, &addresses[1]).await;
         strangers(&addresses[1]).await;
-        impostor(&addresses[1]).await;
         explains(&folder, &addresses, None);
         for daemon in cluster.sentinels.iter_mut().chain(&mut cluster.proxies) {
             assert!(daemon.process().running(), "{} has died", daemon.name);
@@ -120,13 +121,13 @@ fn hello(cluster_name: &str, uid: &str) -> KeeperStreamRequest {
     KeeperStreamRequest { message: Some(Message::Hello(identity)), traceparent: String::new() }
 }
 
-fn report(state: i32, promised: u64) -> KeeperStreamRequest {
+fn report(state: i32) -> KeeperStreamRequest {
     let postgres = Some(PostgresReport { state, ..Default::default() });
-    let report = KeeperReport { promised, postgres, ..Default::default() };
+    let report = KeeperReport { postgres, ..Default::default() };
     KeeperStreamRequest { message: Some(Message::Report(report)), traceparent: "nonsense".into() }
 }
 
-/// Streams that break the contract are refused with the reason; one that names a keeper falsely changes nothing.
+/// Streams that break the contract are refused with the reason.
 async fn strangers(sentinel: &str) {
     let empty = KeeperStreamRequest { message: None, traceparent: String::new() };
     let mut foreign_uid = hello(CLUSTER, "postgres0");
@@ -136,11 +137,11 @@ async fn strangers(sentinel: &str) {
     let cases = [
         ("another cluster's name", vec![hello("other-cluster", "postgres0")]),
         ("another cluster's uid", vec![foreign_uid]),
-        ("a report before hello", vec![report(6, 0)]),
+        ("a report before hello", vec![report(6)]),
         ("an empty message", vec![hello(CLUSTER, "postgres0"), empty]),
         ("an id that is none", vec![hello(CLUSTER, "../etc")]),
-        ("a state that is unspecified", vec![hello(CLUSTER, "postgres0"), report(0, 0)]),
-        ("a state that nobody knows", vec![hello(CLUSTER, "postgres0"), report(99, 0)]),
+        ("a state that is unspecified", vec![hello(CLUSTER, "postgres0"), report(0)]),
+        ("a state that nobody knows", vec![hello(CLUSTER, "postgres0"), report(99)]),
     ];
     for (what, messages) in cases {
         let refused = refusal(sentinel, messages).await;
@@ -156,13 +157,42 @@ async fn strangers(sentinel: &str) {
     }
 }
 
-/// A stream that names a registered keeper, without its lease, and tells that its PostgreSQL is dead, in an old epoch:
-/// refused or ignored, but not believed.
-async fn impostor(sentinel: &str) {
-    let stopped = 3;
-    let messages = vec![hello(CLUSTER, "postgres0"), report(stopped, 1), report(stopped, 0)];
-    let answer = refusal(sentinel, messages).await;
-    assert!(!answer.message().contains('\n'), "{answer:?}");
+/// Streams that name the primary's keeper without its lease, and tell that its PostgreSQL has ended under the promise of its
+/// epoch: whoever believed that would elect the standby at once, beside a primary that serves.
+async fn impostors(cluster: &Cluster, sentinel: &str) {
+    let before = cluster.keys().await.unwrap();
+    let serving = before.serving().unwrap();
+    let (uid, epoch) = &serving;
+    let keeper = &cluster.keepers[cluster.index(uid)];
+    let postmaster = keeper.postmaster();
+    let true_lease = before.leases[&format!("keepers/info/{uid}")];
+    let db = before.primary.unwrap().db.to_string();
+    let postgres = PostgresReport { state: PostgresState::Stopped.into(), db, ..Default::default() };
+    let fatal = KeeperReport {
+        promised: *epoch,
+        authority_epoch: *epoch,
+        authority_remaining_ms: 4000,
+        postgres: Some(postgres),
+        ..Default::default()
+    };
+    for lease in [0, true_lease ^ 1] {
+        let mut hello = hello(CLUSTER, uid);
+        if let Some(Message::Hello(identity)) = &mut hello.message {
+            identity.lease = lease;
+        }
+        let report = KeeperStreamRequest { message: Some(Message::Report(fatal.clone())), traceparent: String::new() };
+        let answer = refusal(sentinel, vec![hello, report]).await;
+        during("the same primary in the same epoch", Duration::from_secs(3), async || {
+            match (cluster.keys().await?.serving()?, keeper.postmaster()) {
+                now if now == (serving.clone(), postmaster) => Ok(()),
+                other => Err(format!("{other:?}; the stream was answered by {answer:?}")),
+            }
+        })
+        .await;
+        let refused = answer.code() == tonic::Code::FailedPrecondition;
+        assert!(refused && answer.message().ends_with("is registered on another lease"), "{answer:?}");
+        assert!(answer.message().contains(uid.as_str()) && !answer.message().contains('\n'), "{answer:?}");
+    }
 }
 
 /// The status that ends a stream with these messages; the stream itself stays open on this side.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use stolon_tests::{
-    Test, Weight, bins,
+    Test, Weight,
+    audit::Auditor,
+    bins,
     certs::Authority,
     curl::Curl,
     eventually,
@@ -55,7 +57,16 @@ async fn link_cut(test: Test, network: &Network) {
     certificates_are_asked_for(&hosts, away);
     etcd_asks_for_certificates(&hosts).await;
 
-    let writer = Writer::start(hosts.proxy(away)).await;
+    let servers = (0..3).map(|host| hosts.server(host)).collect();
+    let mut writer = Writer::start(hosts.proxy(away)).await.beside(servers).await;
+    // A client that is cut off together with the old primary, and goes on writing there.
+    let mut inside = Auditor::start(&network.hosts[old].namespace.name, vec![], vec![hosts.server(old)]);
+    let cut_off = inside.direct[0].clone();
+    eventually("rows on the primary's own host", WAIT, async || {
+        let record = cut_off.record();
+        if record.acks.is_empty() { Err(record.last_error.clone()) } else { Ok(()) }
+    })
+    .await;
     let server = writer.server();
     let at = Instant::now();
     network.hosts[old].cut(network);
@@ -63,6 +74,7 @@ async fn link_cut(test: Test, network: &Network) {
     assert_eq!(hosts.postmaster(old), None, "a new primary serves while the isolated one still runs");
     writer.flows().await;
     writer.report_gap("link-cut", at);
+    assert!(cut_off.record().acks.iter().any(|ack| ack.sent > at), "the cut left the host's own client alone");
     let (new, next) = primary(&hosts).await;
     assert!(new != old && next > epoch, "host {new} in epoch {next} after host {old} in {epoch}");
 
@@ -76,8 +88,12 @@ async fn link_cut(test: Test, network: &Network) {
         }
     })
     .await;
+    inside.stop();
+    writer.take_in(&inside.direct);
+    let verdict = writer.finish().await;
     // WAL and acknowledgement go the same way through the cut: at most the one in flight is acknowledged alone.
-    writer.finish().await.is_clean_but_for(1);
+    verdict.is_clean_but_for(1);
+    verdict.had_one_primary(&[]);
     for daemon in hosts.daemons() {
         assert!(proc::alive(daemon.pid()), "{} has ended", daemon.name);
     }

@@ -79,6 +79,37 @@ fn sigterm_hands_over_to_a_standby_and_loses_nothing() {
     });
 }
 
+/// An orderly stop of a whole cluster, started again in the bad order: clients write on while the standbys are gone already.
+#[test]
+fn when_all_keepers_were_asked_to_end_at_once_a_standby_waits_for_the_incumbent_and_nothing_is_lost() {
+    run("keeper-sigterm-all", Weight::Cluster, async |test| {
+        let mut cluster = Cluster::start(test, ClusterOptions::default()).await;
+        let (old, epoch) = cluster.primary().await;
+        let standbys = [(old + 1) % 3, (old + 2) % 3];
+        let writer = Writer::start(cluster.proxy()).await;
+        for keeper in [standbys[0], standbys[1], old] {
+            cluster.keepers[keeper].daemon.process().signal(Signal::TERM);
+        }
+        for keeper in [standbys[0], standbys[1], old] {
+            let status = cluster.keepers[keeper].daemon.process().ended(END);
+            assert!(status.success(), "keeper {keeper} ended with {status}");
+            assert_eq!(cluster.keepers[keeper].postmaster(), None, "PostgreSQL of keeper {keeper} has ended too");
+        }
+        cluster.start_keeper(standbys[0]);
+        during("the standby waits for the incumbent", Duration::from_secs(3), async || {
+            let primary = cluster.keys().await?.primary;
+            primary.map_or(Ok(()), |primary| Err(format!("{primary:?}")))
+        })
+        .await;
+        cluster.start_keeper(old);
+        cluster.start_keeper(standbys[1]);
+        let (new, next) = cluster.settled().await;
+        assert!(new == old && next >= epoch, "keeper {new} in epoch {next} after keeper {old} in {epoch}");
+        writer.flows().await;
+        writer.finish().await.is_clean();
+    });
+}
+
 #[test]
 fn sigterm_without_a_standby_stops_postgres_in_good_order_and_gives_the_authority_back_at_once() {
     run("keeper-sigterm-alone", Weight::Light, async |test| {

@@ -103,7 +103,7 @@ impl Auditor {
             lost_direct: acks::lost(&direct, present),
             overlaps: acks::overlaps(&proxied),
             overlaps_direct: acks::overlaps(&everything),
-            hung: self.proxied.iter().map(|series| series.record().hung).sum(),
+            hung: self.proxied.iter().flat_map(|series| series.record().hung.clone()).collect(),
             astray: self.proxied.iter().map(|series| series.record().read_only).sum(),
             unsynced: all().map(|series| series.record().unsynced).sum(),
             acknowledged: proxied.len(),
@@ -131,8 +131,8 @@ pub struct Account {
     pub overlaps: Vec<Overlap>,
     /// The same over all clients, direct ones among them.
     pub overlaps_direct: Vec<Overlap>,
-    /// Statements through a proxy that had neither an answer nor a cut connection for long.
-    pub hung: u64,
+    /// When the statements through a proxy were sent that had neither an answer nor a cut connection for long.
+    pub hung: Vec<Instant>,
     /// Statements that a proxy led to a standby.
     pub astray: u64,
     /// Commits whose wait for synchronous replication was cancelled.

@@ -6,7 +6,13 @@ use std::{path::PathBuf, time::Duration};
 use rustix::process::Signal;
 
 use crate::{
-    etcd::Etcd, keys::Keys, ports::free_port, postmaster, proc, process::Process, runner::Test, sql::Target,
+    etcd::Etcd,
+    keys::Keys,
+    ports::free_port,
+    postmaster, proc,
+    process::{Outcome, Process, complete},
+    runner::Test,
+    sql::Target,
     wait::eventually,
 };
 
@@ -207,6 +213,18 @@ impl Cluster {
     /// Clients' way in.
     pub fn proxy(&self) -> Target {
         Target::loopback(self.proxy_ports[0])
+    }
+
+    /// Each PostgreSQL itself.
+    pub fn servers(&self) -> Vec<Target> {
+        self.keepers.iter().map(Keeper::target).collect()
+    }
+
+    /// `stolonctl VERB ARGS` to its end.
+    pub fn stolonctl(&self, verb: &str, args: &[&str]) -> Outcome {
+        let mut command = self.test.command("stolonctl");
+        command.args([verb, "--cluster-name", CLUSTER, "--store-endpoints", &self.etcd.endpoints()]).args(args);
+        complete(self.test.folder(), &mut command, Duration::from_secs(60))
     }
 
     pub async fn keys(&self) -> Result<Keys, String> {

@@ -38,8 +38,8 @@ pub struct Record {
     pub last_error: String,
     /// Connections that were lost after they had worked.
     pub cut: u64,
-    /// Statements without any answer for `HANG`.
-    pub hung: u64,
+    /// When the statements were sent that had no answer at all for `HANG`.
+    pub hung: Vec<Instant>,
     /// Commits whose wait for synchronous replication was cancelled: no acknowledgements.
     pub unsynced: u64,
     /// Statements that met a standby.
@@ -107,7 +107,7 @@ impl Series {
                 Sent::Failed(error) => {
                     let mut record = self.record();
                     record.cut += 1;
-                    record.hung += u64::from(started.elapsed() >= HANG);
+                    record.hung.extend((started.elapsed() >= HANG).then_some(started));
                     record.last_error = error;
                     return;
                 }

@@ -5,6 +5,7 @@
 mod args;
 mod channel;
 mod dialer;
+mod greeting;
 mod listener;
 mod peers;
 mod probe;

@@ -11,13 +11,13 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use super::*;
 use crate::rpc::explain;
 
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
 }
 
 impl Authority {
-    fn new(folder: &Path) -> Authority {
+    pub fn new(folder: &Path) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -28,7 +28,7 @@ impl Authority {
     }
 
     /// Writes `<name>.cert`, `<name>.key` and `<name>.ca`.
-    fn issue(&self, name: &str, host: &str, last_year: i32) -> TlsArgs {
+    pub fn issue(&self, name: &str, host: &str, last_year: i32) -> TlsArgs {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2019, 1, 1);
         params.not_after = date_time_ymd(last_year, 1, 1);
@@ -48,12 +48,12 @@ impl Authority {
     }
 }
 
-fn with(tls: &TlsArgs) -> GrpcArgs {
+pub(super) fn with(tls: &TlsArgs) -> GrpcArgs {
     GrpcArgs { tls: tls.clone(), ..loopback() }
 }
 
 /// A call over a connection of its own: the refusal's line, when it is refused.
-async fn call(address: &str, tls: &TlsArgs) -> Result<(), String> {
+pub(super) async fn call(address: &str, tls: &TlsArgs) -> Result<(), String> {
     let channel = Dialer::with_files(tls).unwrap().channel(address).unwrap();
     let answer = soon("an answer", async { HealthClient::new(channel).check(HealthCheckRequest::default()).await });
     match answer.await {

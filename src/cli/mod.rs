@@ -2,8 +2,10 @@
 
 mod empty;
 mod store;
+mod url;
 
 pub use store::StoreArgs;
+pub use url::{NO_USER, UrlParser, collector, has_user};
 
 use std::ffi::OsString;
 

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::UrlParser;
 use crate::model::{ClusterName, godur::GoDuration};
 
 /// Where the cluster's data is.
@@ -17,8 +18,10 @@ pub struct StoreArgs {
     #[arg(long, value_name = "KIND", default_value = "etcdv3", value_parser = backend)]
     pub store_backend: String,
     /// etcd's client URLs, comma separated, all http or all https. Several are members of one etcd cluster.
-    #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:2379", value_delimiter = ',', value_parser = endpoint)]
-    pub store_endpoints: Vec<String>,
+    #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:2379", hide_env_values = true,
+          value_parser = UrlParser(endpoints))]
+    // Spelled out, it is one value to clap, with commas in it: whole, it can be looked through for a password.
+    pub store_endpoints: ::std::vec::Vec<String>,
     /// Path in the store under which clusters are.
     #[arg(long, value_name = "PATH", default_value = "stolon/cluster")]
     pub store_prefix: String,
@@ -43,6 +46,10 @@ fn backend(text: &str) -> Result<String, String> {
         "consul" | "kubernetes" => Err(format!("{text} is not supported: run an etcd (3.4 or later) and use etcdv3")),
         _ => Err("the store is etcd's v3 API: use etcdv3 (or etcd)".into()),
     }
+}
+
+fn endpoints(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(endpoint).collect()
 }
 
 fn endpoint(text: &str) -> Result<String, String> {
@@ -78,8 +85,47 @@ mod tests {
     fn an_endpoint_may_leave_out_http_but_not_the_port() {
         assert_eq!(endpoint("127.0.0.1:2379/").unwrap(), "http://127.0.0.1:2379");
         assert_eq!(endpoint("https://etcd1:2379").unwrap(), "https://etcd1:2379");
+        assert_eq!(endpoints("a:1,https://b:2").unwrap(), ["http://a:1", "https://b:2"]);
         for bad in ["127.0.0.1", "ftp://a:1", "http://:1", "http://a:0", "http://a:1/x", "a b:1"] {
-            assert!(endpoint(bad).is_err(), "{bad}");
+            assert!(endpoint(bad).is_err() && endpoints(&format!("a:1,{bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[derive(clap::Parser, Debug)]
+    struct Sample {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        telemetry: crate::telemetry::TelemetryArgs,
+    }
+
+    fn refusal(flags: &[&str]) -> String {
+        let args = [&["x", "--cluster-name", "c"], flags].concat();
+        let error = crate::cli::try_parse::<Sample>("STSTORETEST", args).expect_err("it is refused");
+        crate::cli::one_line(&error)
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_refused_and_not_printed() {
+        for flag in ["--store-endpoints", "--otlp-endpoint"] {
+            for url in [
+                "http://user:s3cret@host:2379",
+                "user:s3cret@host:2379",
+                "http://a:1,http://user:s3,cret@host:2379",
+                "s3cret@",
+                "https://u:s3cret@[::1]:1/x",
+            ] {
+                let line = refusal(&[flag, url]);
+                assert!(line.contains(flag) && line.contains("password"), "{line}");
+                assert!(!line.contains("s3") && !line.contains("cret@"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_collectors_url_needs_its_scheme() {
+        for url in ["bogus", "127.0.0.1:4317", "ftp://h:4317", "https://h:4317", "http://"] {
+            assert!(refusal(&["--otlp-endpoint", url]).contains("--otlp-endpoint"), "{url}");
         }
     }
 }

@@ -54,6 +54,8 @@ fn with_environment(command: Command, prefix: &str) -> Command {
 }
 
 fn name_variable(arg: Arg, prefix: &str) -> Arg {
+    // So that `--port -1` is refused as a value of --port, and not as an unknown flag `-1`.
+    let arg = if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
     let Some(long) = arg.get_long() else {
         return arg;
     };
@@ -107,6 +109,7 @@ mod tests {
             (&["x", "--nonsense"][..], "--nonsense"),
             (&["x"], "--cluster-name"),
             (&["x", "--cluster-name", "c", "--port", "99999"], "--port"),
+            (&["x", "--cluster-name", "c", "--port", "-1"], "--port"),
             (&["x", "--cluster-name", "c", "--port", ""], "--port"),
             (&["x", "--cluster-name", "c", "--to", ""], "--to"),
             (&["x", "--cluster-name", "", "--to", "k"], "--cluster-name"),

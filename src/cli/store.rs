@@ -7,6 +7,9 @@ use clap::Args;
 use super::UrlParser;
 use crate::model::{ClusterName, godur::GoDuration};
 
+/// Below, not even an etcd on the same host could answer for sure.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// Where the cluster's data is.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Store")]
@@ -25,8 +28,8 @@ pub struct StoreArgs {
     /// Path in the store under which clusters are.
     #[arg(long, value_name = "PATH", default_value = "stolon/cluster")]
     pub store_prefix: String,
-    /// How long one request to the store may take over all endpoints.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    /// How long one request to the store may take over all endpoints; at least 100ms.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub store_timeout: Duration,
     /// Certificate file for clients of the store (PEM).
     #[arg(long, value_name = "FILE", requires = "store_key")]
@@ -67,7 +70,10 @@ fn endpoint(text: &str) -> Result<String, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration: GoDuration = text.parse().map_err(|error: crate::model::godur::BadDuration| error.to_string())?;
-    if duration.0.is_zero() { Err("must be above 0".into()) } else { Ok(duration.0) }
+    if duration.0 < LEAST_TIMEOUT {
+        return Err(format!("too short for any answer: at least {LEAST_TIMEOUT:?} are needed"));
+    }
+    Ok(duration.0)
 }
 
 #[cfg(test)]
@@ -127,5 +133,16 @@ mod tests {
         for url in ["bogus", "127.0.0.1:4317", "ftp://h:4317", "https://h:4317", "http://"] {
             assert!(refusal(&["--otlp-endpoint", url]).contains("--otlp-endpoint"), "{url}");
         }
+    }
+
+    #[test]
+    fn a_timeout_in_which_nothing_could_answer_is_refused_by_name() {
+        for (text, word) in
+            [("-5s", "-5s"), ("1ms", "100ms"), ("0", "100ms"), ("1ns", "100ms"), ("99ms", "100ms"), ("5", "5")]
+        {
+            let line = refusal(&["--store-timeout", text]);
+            assert!(line.contains("--store-timeout") && line.contains(word), "{line}");
+        }
+        assert_eq!(duration("100ms").unwrap(), LEAST_TIMEOUT);
     }
 }

@@ -1,9 +1,11 @@
 //! Command lines that all four programs share: environment variables by a program's prefix, and errors in one line.
 
 mod empty;
+mod json;
 mod store;
 mod url;
 
+pub use json::{in_words, needed, read_json};
 pub use store::StoreArgs;
 pub use url::{NO_USER, UrlParser, collector, has_user};
 

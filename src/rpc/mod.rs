@@ -7,6 +7,7 @@ mod channel;
 mod dialer;
 mod greeting;
 mod listener;
+mod news;
 mod peers;
 mod probe;
 mod reports;

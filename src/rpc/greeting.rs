@@ -1,13 +1,17 @@
 //! Connections before they have shown that a gRPC client is at the other end: TLS to the end of its handshake, then the
 //! client's preface of HTTP/2. Strangers can hold these, so they have places of their own: when all are taken, the oldest
-//! goes for the newcomer. Whoever is real needs milliseconds, and gets through a flood. Knows nothing of calls.
+//! goes for the newcomer, first of all one that has said nothing, but none before its least time. Whoever is real needs
+//! less, and gets through a flood. Knows nothing of calls.
 
 use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,9 +25,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{dialer::Line, tls::TlsFiles};
+use crate::{model::Moment, task::clock};
 
 /// Greetings at once.
 const GREETINGS: usize = 256;
+/// Nobody is dropped for a newcomer sooner: a flood that is let in without a pause would leave a real client less than its
+/// handshake takes. Newcomers wait meanwhile, in the listener's queue.
+const LEAST: Duration = Duration::from_millis(100);
 /// From the connection to the end of the client's preface.
 pub(super) const GREETING: Duration = Duration::from_secs(5);
 /// What every HTTP/2 client says first.
@@ -37,29 +45,55 @@ pub(super) type Outcome = (SocketAddr, Result<Option<Greeted>, String>);
 pub(super) struct Greetings {
     tasks: JoinSet<(u64, Outcome)>,
     /// By their number: the oldest first.
-    places: BTreeMap<u64, (SocketAddr, AbortHandle)>,
+    places: BTreeMap<u64, Place>,
     next: u64,
 }
 
+struct Place {
+    peer: SocketAddr,
+    since: Moment,
+    /// Its first byte has come.
+    spoke: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
 impl Greetings {
+    /// How long a newcomer has to wait before somebody may be dropped for it.
+    pub fn full_for(&self) -> Duration {
+        let oldest = self.places.first_key_value().filter(|_| self.places.len() >= GREETINGS);
+        oldest.map_or(Duration::ZERO, |(_, place)| (place.since + LEAST).since(clock::now()))
+    }
+
     /// Takes a new connection in. Returns whose was dropped for it, if there was no room.
     pub fn begin(&mut self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<TlsFiles>>) -> Option<SocketAddr> {
-        let full = self.places.len() >= GREETINGS;
-        let dropped = if full { self.places.pop_first() } else { None };
-        if let Some((_, (_, task))) = &dropped {
-            task.abort();
+        let now = clock::now();
+        let dropped = self.victim(now).and_then(|number| self.places.remove(&number));
+        if let Some(place) = &dropped {
+            place.task.abort();
         }
         let number = self.next;
         self.next += 1;
+        let spoke = Arc::<AtomicBool>::default();
+        let first_byte = spoke.clone();
         let task = self.tasks.spawn(async move {
-            let outcome = match timeout(GREETING, greet(stream, tls)).await {
+            let outcome = match timeout(GREETING, greet(stream, tls, &first_byte)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(format!("said nothing that begins a gRPC connection within {GREETING:?}")),
             };
             (number, (peer, outcome))
         });
-        self.places.insert(number, (peer, task));
-        dropped.map(|(_, (peer, _))| peer)
+        self.places.insert(number, Place { peer, since: now, spoke, task });
+        dropped.map(|place| place.peer)
+    }
+
+    /// The oldest of those that had their least time and have said nothing, or the oldest of all.
+    fn victim(&self, now: Moment) -> Option<u64> {
+        if self.places.len() < GREETINGS {
+            return None;
+        }
+        let old = self.places.iter().take_while(|(_, place)| now.since(place.since) >= LEAST);
+        let mut silent = old.filter(|(_, place)| !place.spoke.load(Ordering::Relaxed));
+        silent.next().or_else(|| self.places.first_key_value()).map(|(number, _)| *number)
     }
 
     /// The next greeting that ends. Never returns while there is none.
@@ -79,13 +113,18 @@ impl Greetings {
     }
 }
 
-async fn greet(mut stream: TcpStream, tls: Option<Arc<TlsFiles>>) -> Result<Option<Greeted>, String> {
+async fn greet(
+    mut stream: TcpStream,
+    tls: Option<Arc<TlsFiles>>,
+    spoke: &AtomicBool,
+) -> Result<Option<Greeted>, String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    stream.readable().await.map_err(|error| error.to_string())?;
+    spoke.store(true, Ordering::Relaxed);
     let Some(files) = tls else {
         return Ok(preface(&mut stream).await?.then(|| Greeted::new(stream)));
     };
-    // A silent one costs no look at the files.
-    stream.readable().await.map_err(|error| error.to_string())?;
+    // Only now: a silent one costs no look at the files.
     let acceptor = TlsAcceptor::from(files.current().await.server.clone());
     let handshake = acceptor.accept(stream).await;
     let mut stream = handshake.map_err(|error| format!("TLS handshake failed: {error}"))?;

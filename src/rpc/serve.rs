@@ -16,7 +16,11 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 use tonic::{Status, body::Body, service::Routes, transport::server::TcpConnectInfo};
 use tower::{
     BoxError, Service, ServiceBuilder,
@@ -58,6 +62,7 @@ pub(super) async fn serve(socket: TcpListener, tls: Option<Arc<TlsFiles>>, route
     let mut greetings = Greetings::default();
     let mut complaint = Complaint::default();
     loop {
+        let pause = greetings.full_for();
         tokio::select! {
             () = shutdown.requested() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -70,7 +75,7 @@ pub(super) async fn serve(socket: TcpListener, tls: Option<Arc<TlsFiles>>, route
                 }
                 Err(problem) => complaint.about(peer, &problem),
             },
-            accepted = socket.accept() => match accepted {
+            accepted = accept(&socket, pause) => match accepted {
                 Ok((stream, peer)) => {
                     if let Some(oldest) = greetings.begin(stream, peer, tls.clone()) {
                         complaint.about(oldest, "too many connections at once that have not begun to speak gRPC");
@@ -84,6 +89,13 @@ pub(super) async fn serve(socket: TcpListener, tls: Option<Arc<TlsFiles>>, route
     drop(greetings);
     drop(socket);
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn accept(socket: &TcpListener, pause: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    socket.accept().await
 }
 
 /// One connection to its end. That a peer went away is no news.

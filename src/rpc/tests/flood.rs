@@ -51,13 +51,17 @@ async fn members_get_in(address: &str, tls: &TlsArgs) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_strangers_shut_no_member_out() {
+async fn strangers_that_begin_no_tls_shut_no_member_out() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new(folder.path());
     let serving = Serving::start(&with(&ours.issue("server", "127.0.0.1", 2100)), 0);
-    let strangers = flood(&serving.address, b"").await;
-    members_get_in(&serving.address, &ours.issue("client", "client.example", 2100)).await;
-    drop(strangers);
+    let member = ours.issue("client", "client.example", 2100);
+    // The byte begins a TLS record.
+    for word in [&b""[..], b"\x16"] {
+        let strangers = flood(&serving.address, word).await;
+        members_get_in(&serving.address, &member).await;
+        drop(strangers);
+    }
     serving.stop().await;
 }
 

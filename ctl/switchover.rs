@@ -37,7 +37,8 @@ async fn ask(dialer: &Dialer, address: &str, args: &SwitchoverArgs) -> anyhow::R
     let channel = dialer.channel(address).map_err(anyhow::Error::msg)?;
     let request = SwitchoverRequest { to: args.to.clone().unwrap_or_default() };
     let failed = |status| anyhow!("{}", explain(&status));
-    let mut events = AdminServiceClient::new(channel).switchover(request).await.map_err(failed)?.into_inner();
+    let asked = AdminServiceClient::new(channel).switchover(request).await;
+    let mut events = asked.map_err(|status| anyhow!("{}", dialer.explain(&status)))?.into_inner();
     while let Some(message) = events.message().await.map_err(failed)? {
         match message.event {
             Some(Event::Done(done)) => return Ok(done),

@@ -43,6 +43,7 @@ pub async fn run(cli: Cli) -> Result<(), String> {
     let dialer = Dialer::new(&cli.grpc)?;
     let ground = Ground::prepare(&cli)?;
     let fixed = Arc::new(fixed(&cli, &ground, listener.advertised()));
+    announce(&cli, &ground, &listener);
     let found = Found::look(ground.instance.keeper_dir()).await;
     let (shared, begin) = known(&ground, &store, found.as_ref().and_then(|found| found.armed)).await?;
     let user = ground.instance.run_as().map(|user| user.name().to_owned());
@@ -73,6 +74,7 @@ pub async fn run(cli: Cli) -> Result<(), String> {
         streams: streams.clone(),
         fixed,
     };
+    let ending = streams.clone();
     let (rest, body) = (Shutdown::new(), Shutdown::new());
     let mut tasks = Tasks::new();
     tasks.spawn("etcd watch", store.clone().watch(rest.clone()));
@@ -87,7 +89,22 @@ pub async fn run(cli: Cli) -> Result<(), String> {
 
     let converge = Converge::new(hands, registration.clone()).run(body.clone());
     let ended = until_done(converge, &mut tasks, &cli, &shared, &body).await;
+    ending.hush();
     end(&cli, &registration, ended, tasks, rest).await
+}
+
+/// The first line in the log, with the name that may have been made up a moment ago.
+fn announce(cli: &Cli, ground: &Ground, listener: &Listener) {
+    let postgres = ground.instance.binaries().version();
+    tracing::info!(
+        id = %ground.uid,
+        cluster = %cli.store.cluster_name,
+        data_dir = %ground.instance.keeper_dir().display(),
+        grpc = listener.advertised(),
+        postgres = format!("{}.{}", postgres.major, postgres.minor),
+        version = env!("CARGO_PKG_VERSION"),
+        "keeper starts"
+    );
 }
 
 /// Without its keeper an idle guard ends, and one that is armed holds its deadline.

@@ -4,8 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use serde_json::Value;
-use stolon::{cli::StoreArgs, model::spec::StoredSpec, rpc::GrpcArgs, telemetry::TelemetryArgs};
+use stolon::{
+    cli::{StoreArgs, in_words, needed, read_json},
+    model::spec::StoredSpec,
+    rpc::GrpcArgs,
+    telemetry::TelemetryArgs,
+};
 
 /// Watches the members of a stolon cluster; the elected one of several decides who is primary.
 #[derive(Parser, Clone, Debug)]
@@ -30,11 +34,10 @@ pub struct Cli {
 /// Reads the initial specification; the error names the flag and the file.
 pub fn read_spec(path: &Path) -> Result<StoredSpec, String> {
     let named = |problem: String| format!("--initial-cluster-spec {}: {problem}", path.display());
-    let text = std::fs::read(path).map_err(|error| named(error.to_string()))?;
     let refuse = |problem: String| named(format!("no cluster specification: {problem}"));
-    let document: Value = serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
-    let flaw = StoredSpec::flaw(&document);
-    let unreadable = |error: serde_json::Error| refuse(flaw.unwrap_or_else(|| error.to_string()));
+    let document = read_json(path).map_err(refuse)?;
+    let flaw = StoredSpec::flaw(&document).map(|flaw| needed(&flaw));
+    let unreadable = |error: serde_json::Error| refuse(flaw.unwrap_or_else(|| in_words(&error)));
     let spec: StoredSpec = serde_json::from_value(document).map_err(unreadable)?;
     // Stored by a later version, such a field is kept; written by hand, it is a slip.
     if let Some(unknown) = spec.extra.keys().next() {
@@ -62,7 +65,11 @@ mod tests {
     fn a_bad_initial_specification_is_named_with_its_file() {
         let path = std::env::temp_dir().join(format!("spec-{}.json", std::process::id()));
         for (text, word) in [
-            ("{", "no cluster specification"),
+            ("{", "no cluster specification: not JSON: it ends"),
+            ("[]", "a list: an object in {} is needed"),
+            (r#"{"initMode":"new","maxStandbys":-1}"#, "maxStandbys: number \"-1\": a whole number from 0 to 65535"),
+            (r#"{"initMode":"new","usePgrewind":"yes"}"#, "usePgrewind: string \"yes\": true or false is needed"),
+            (r#"{"initMode":"new","newConfig":7}"#, "newConfig: number \"7\": an object in {} is needed"),
             ("{}", "initMode"),
             (r#"{"initMode":"new","nonsense":1}"#, "unknown field nonsense"),
             (r#"{"initMode":"neu"}"#, "neu"),
@@ -76,6 +83,8 @@ mod tests {
             );
         }
         std::fs::remove_file(&path).unwrap();
+        let endless = read_spec(Path::new("/dev/zero")).unwrap_err();
+        assert!(endless.contains("/dev/zero") && endless.contains("1 MiB"), "{endless}");
         assert!(read_spec(&path).unwrap_err().contains(&path.display().to_string()));
     }
 }

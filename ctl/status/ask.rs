@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use stolon::{
-    rpc::{Channel, Dialer, explain},
+    rpc::{Channel, Dialer},
     store::Mirror,
     wire::v1::{
         self, GetClusterStatusRequest, GetKeeperStatusRequest, admin_service_client::AdminServiceClient,
@@ -66,7 +66,7 @@ where
     let channel = dialer.channel(address)?;
     match timeout(DEADLINE, question(channel)).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(format!("{address}: {}", explain(&status))),
+        Ok(Err(status)) => Err(format!("{address}: {}", dialer.explain(&status))),
         Err(_) => Err(format!("{address}: no answer within {DEADLINE:?}")),
     }
 }

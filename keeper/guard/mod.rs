@@ -1,11 +1,12 @@
 //! R4 when the keeper can't keep it: a small process that ends PostgreSQL at the deadline of its authority while the
 //! keeper is killed, frozen or stuck. `core` thinks (pure), `process` is the process around it, without runtime or
-//! threads; `link` is the keeper's end of the line, `keep` the task that tells the guard what the state says.
+//! threads, `obituary` what it says of a kill; `link` is the keeper's end of the line, `keep` the task that tells the guard what the state says.
 
 mod core;
 mod frame;
 mod keep;
 mod link;
+mod obituary;
 mod process;
 #[cfg(test)]
 mod real_tests;

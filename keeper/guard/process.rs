@@ -9,7 +9,10 @@ use std::{
     net::Shutdown,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::MetadataExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,7 +22,10 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, Timespec},
     mm::{MlockAllFlags, mlockall},
-    net::sockopt::socket_peercred,
+    net::{
+        AddressFamily,
+        sockopt::{socket_domain, socket_peercred},
+    },
     process::{PidfdFlags, geteuid, pidfd_open, setpriority_process, setsid, umask},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
@@ -27,10 +33,11 @@ use stolon::{model::Moment, task::clock};
 
 use super::{
     SOCKET,
-    core::{Guard, Next},
+    core::{Guard, Next, Order, Verdict},
     frame::{self, Answer, LENGTH},
+    obituary::obituary,
 };
-use crate::pg::{Killed, ProcessId, RunAs, kill_postgres};
+use crate::pg::{ProcessId, RunAs, kill_postgres};
 
 /// Runs a guard to its end; `arguments` are what follows `guard` on the command line. Standard input is the connection to
 /// the keeper that started it.
@@ -38,7 +45,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let outcome = match arguments.as_slice() {
         [dir] => run(Path::new(dir), None),
         [dir, user] => run(Path::new(dir), user.to_str()),
-        _ => Err("it is started by a keeper, not by hand".to_owned()),
+        _ => Err("a guard is started by a keeper on its directory, not by hand".to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,17 +57,29 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn run(dir: &Path, user: Option<&str>) -> Result<(), String> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| format!("standard input: {error}"))?;
+    let keeper = Line::new(connection(dir, stdin)?)?;
     let user = RunAs::resolve(user.filter(|_| geteuid().is_root()))?;
     harden(dir, user.as_ref());
-    let keeper = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| format!("standard input: {error}"))?;
-    let keeper = Line::new(UnixStream::from(keeper))?;
     let listener = listen(dir)?;
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
         .map_err(|errno| format!("no timer: {errno}"))?;
     let mut guard = Guard::default();
     guard.keeper_came();
-    let data = dir.join("postgres");
-    Process { guard, keeper: Some(keeper), listener, timer, postmaster: None, data, user }.watch()
+    let dir = dir.to_owned();
+    Process { guard, keeper: Some(keeper), prolonged: None, listener, timer, postmaster: None, dir, user }.watch()
+}
+
+/// Standard input, if a keeper has started this process in its directory. Whoever did not would get no guard, only a
+/// process that ends in silence.
+pub(super) fn connection(dir: &Path, stdin: OwnedFd) -> Result<UnixStream, String> {
+    let place = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let wanted = place(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let works_there = place(Path::new(".")).is_ok_and(|here| here == wanted);
+    if !works_there || !socket_domain(&stdin).is_ok_and(|domain| domain == AddressFamily::UNIX) {
+        return Err(format!("{}: a guard is started by a keeper on its directory, not by hand", dir.display()));
+    }
+    Ok(UnixStream::from(stdin))
 }
 
 /// Out of reach of what ends or delays a keeper: a session of its own (a signal to the keeper's process group or terminal
@@ -93,11 +112,14 @@ fn listen(dir: &Path) -> Result<UnixListener, String> {
 struct Process {
     guard: Guard,
     keeper: Option<Line>,
+    /// When the keeper last moved the deadline away, or set one.
+    prolonged: Option<Moment>,
     listener: UnixListener,
     timer: OwnedFd,
     /// The one that the guard is armed for.
     postmaster: Option<(ProcessId, OwnedFd)>,
-    data: PathBuf,
+    /// The keeper's.
+    dir: PathBuf,
     user: Option<RunAs>,
 }
 
@@ -109,7 +131,7 @@ impl Process {
             match self.guard.next(clock::now()) {
                 Next::Exit => return Ok(()),
                 Next::Kill => {
-                    self.kill("no authority any more, and its keeper did not end it");
+                    self.kill();
                     continue;
                 }
                 Next::Wait => {}
@@ -142,7 +164,11 @@ impl Process {
                 Ok(None) => return,
                 Ok(Some(bytes)) => {
                     let Some(order) = frame::read_order(&bytes) else { return self.lose_keeper() };
-                    let verdict = self.guard.told(order, clock::now());
+                    let now = clock::now();
+                    let verdict = self.guard.told(order, now);
+                    if verdict == Verdict::Taken && matches!(order, Order::Arm(_) | Order::Extend(_)) {
+                        self.prolonged = Some(now);
+                    }
                     let answer = frame::answer(Answer { verdict, armed: self.guard.armed() });
                     // A keeper that does not read its answers is as good as gone.
                     if line.stream.write_all(&answer).is_err() {
@@ -202,24 +228,21 @@ impl Process {
 
     fn ended(&mut self, id: ProcessId) {
         if self.guard.postgres_ended(id) == Next::Kill {
-            self.kill("its postmaster has ended, and no keeper is there");
+            self.kill();
         }
     }
 
-    fn kill(&mut self, why: &str) {
+    fn kill(&mut self) {
+        let began = clock::now();
         let postmaster = self.postmaster.take().map(|(id, _)| id);
-        let due = self.guard.armed().map(|armed| armed.until);
-        let Killed { processes, took, lingering } = kill_postgres(&self.data, postmaster, self.user.as_ref());
+        let armed = self.guard.armed();
+        let killed = kill_postgres(&self.dir.join("postgres"), postmaster, self.user.as_ref());
         self.guard.killed();
-        if processes > 0 {
-            let late = due.map_or(0, |due| clock::now().since(due).as_millis());
-            let (at, took) = (clock::rfc3339_now(), took.as_millis());
+        // Its keeper may have been quicker: then there is nothing to tell.
+        if killed.processes > 0 {
+            let line = obituary(&self.dir, postmaster, armed, self.prolonged, began, killed);
             // Whoever reads the log may be gone.
-            let _ = writeln!(
-                std::io::stderr(),
-                "{at} ERROR guard: {why}: PostgreSQL was killed processes={processes} lingering={lingering} \
-                 took_ms={took} after_deadline_ms={late}"
-            );
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 

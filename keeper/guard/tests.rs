@@ -1,6 +1,6 @@
 //! The guard's core on values, and what a keeper's state makes of its orders. Executions are those of the protocol.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use stolon::{
     model::{DbUid, Epoch, KeeperUid, LeaseId, Moment, Revision, registration::PrimaryKey},
@@ -11,10 +11,12 @@ use super::{
     core::{Armed, Guard, Next, Order, Verdict},
     frame,
     keep::order,
+    obituary::obituary,
+    process::connection,
 };
 use crate::{
     journal::{DbState, Journal, KeeperState},
-    pg::ProcessId,
+    pg::{Killed, ProcessId},
     state::{Phase, State},
 };
 
@@ -201,4 +203,35 @@ fn a_tolerated_or_adopted_primary_has_the_deadline_that_the_keeper_keeps_itself(
     assert_eq!(order(&state, Some(armed(3, 77, 4000)), at(1)), None);
     state.ended(SERVER, at(2));
     assert_eq!(order(&state, Some(armed(3, 77, 4000)), at(3)), Some(Order::Disarm));
+}
+
+#[test]
+fn whoever_is_no_keeper_gets_an_error_and_no_guard() {
+    let nothing = || std::os::fd::OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let refused = |dir: &str| connection(Path::new(dir), nothing()).unwrap_err();
+    assert!(refused("/nonexistent").contains("/nonexistent"));
+    // The right place, and no keeper at the other end.
+    assert!(refused(".").contains("by hand"));
+    let (socket, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert!(connection(Path::new("/"), socket.try_clone().unwrap().into()).unwrap_err().contains("by hand"));
+    assert!(connection(Path::new("."), socket.into()).is_ok());
+}
+
+#[test]
+fn the_line_about_a_kill_names_what_is_known_in_the_form_of_the_log() {
+    let killed = Killed { processes: 6, took: Duration::from_millis(3), lingering: 0 };
+    let now = stolon::task::clock::now();
+    let armed = Armed { epoch: Epoch(7), lease: LeaseId(5), until: now - Duration::from_millis(1), postmaster: None };
+    let dir = Path::new("/var/lib/stolon/a");
+    let line = obituary(dir, Some(SERVER), Some(armed), Some(now - Duration::from_secs(4)), now, killed);
+    for part in [
+        "Z ERROR stolon_keeper::guard: no authority any more for epoch 7 (last prolonged 2",
+        "data_dir=/var/lib/stolon/a postmaster=7 processes=6 lingering=0 took_ms=3 after_deadline_ms=4",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert_eq!(line.find('Z'), Some("2026-11-25T01:02:03.123456".len()), "{line}");
+    let early = Armed { until: now + Duration::from_secs(3), ..armed };
+    let line = obituary(dir, None, Some(early), None, now, killed);
+    assert!(line.contains("the primary of epoch 7 has lost its postmaster") && !line.contains("after_"), "{line}");
 }

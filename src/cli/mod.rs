@@ -1,8 +1,13 @@
 //! Command lines that all four programs share: environment variables by a program's prefix, and errors in one line.
 
+mod empty;
+mod json;
 mod store;
+mod url;
 
+pub use json::{in_words, needed, read_json};
 pub use store::StoreArgs;
+pub use url::{NO_USER, UrlParser, collector, has_user};
 
 use std::ffi::OsString;
 
@@ -39,7 +44,9 @@ pub fn try_parse<T: CommandFactory + FromArgMatches>(
     prefix: &str,
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<T, clap::Error> {
-    let mut matches = with_environment(T::command(), prefix).try_get_matches_from(args)?;
+    let mut command = with_environment(T::command(), prefix);
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    empty::refuse_empty(&command, &matches)?;
     T::from_arg_matches_mut(&mut matches)
 }
 
@@ -49,6 +56,8 @@ fn with_environment(command: Command, prefix: &str) -> Command {
 }
 
 fn name_variable(arg: Arg, prefix: &str) -> Arg {
+    // So that `--port -1` is refused as a value of --port, and not as an unknown flag `-1`.
+    let arg = if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
     let Some(long) = arg.get_long() else {
         return arg;
     };
@@ -81,6 +90,19 @@ mod tests {
         cluster_name: String,
         #[arg(long, default_value_t = 5431)]
         port: u16,
+        #[arg(long)]
+        to: Option<String>,
+    }
+
+    #[derive(Parser, Debug)]
+    struct Verbs {
+        #[command(subcommand)]
+        verb: Verb,
+    }
+
+    #[derive(clap::Subcommand, Debug)]
+    enum Verb {
+        Move(Sample),
     }
 
     #[test]
@@ -89,10 +111,21 @@ mod tests {
             (&["x", "--nonsense"][..], "--nonsense"),
             (&["x"], "--cluster-name"),
             (&["x", "--cluster-name", "c", "--port", "99999"], "--port"),
+            (&["x", "--cluster-name", "c", "--port", "-1"], "--port"),
+            (&["x", "--cluster-name", "c", "--port", ""], "--port"),
+            (&["x", "--cluster-name", "c", "--to", ""], "--to"),
+            (&["x", "--cluster-name", "", "--to", "k"], "--cluster-name"),
         ] {
             let line = one_line(&try_parse::<Sample>("STTEST", args).unwrap_err());
             assert!(line.starts_with("error:") && line.contains(word) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn an_empty_value_is_refused_below_a_verb_too() {
+        let line = one_line(&try_parse::<Verbs>("STTEST", ["x", "move", "--cluster-name", "c", "--to="]).unwrap_err());
+        assert!(line.contains("--to") && line.contains("empty"), "{line}");
+        assert!(try_parse::<Verbs>("STTEST", ["x", "move", "--cluster-name", "c", "--to", "k"]).is_ok());
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::UrlParser;
 use crate::model::{ClusterName, godur::GoDuration};
+
+/// Below, not even an etcd on the same host could answer for sure.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Where the cluster's data is.
 #[derive(Args, Clone, Debug)]
@@ -17,13 +21,15 @@ pub struct StoreArgs {
     #[arg(long, value_name = "KIND", default_value = "etcdv3", value_parser = backend)]
     pub store_backend: String,
     /// etcd's client URLs, comma separated, all http or all https. Several are members of one etcd cluster.
-    #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:2379", value_delimiter = ',', value_parser = endpoint)]
-    pub store_endpoints: Vec<String>,
+    #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:2379", hide_env_values = true,
+          value_parser = UrlParser(endpoints))]
+    // Spelled out, it is one value to clap, with commas in it: whole, it can be looked through for a password.
+    pub store_endpoints: ::std::vec::Vec<String>,
     /// Path in the store under which clusters are.
     #[arg(long, value_name = "PATH", default_value = "stolon/cluster")]
     pub store_prefix: String,
-    /// How long one request to the store may take over all endpoints.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    /// How long one request to the store may take over all endpoints; at least 100ms.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub store_timeout: Duration,
     /// Certificate file for clients of the store (PEM).
     #[arg(long, value_name = "FILE", requires = "store_key")]
@@ -45,6 +51,10 @@ fn backend(text: &str) -> Result<String, String> {
     }
 }
 
+fn endpoints(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(endpoint).collect()
+}
+
 fn endpoint(text: &str) -> Result<String, String> {
     let text = text.trim().trim_end_matches('/');
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -60,7 +70,10 @@ fn endpoint(text: &str) -> Result<String, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration: GoDuration = text.parse().map_err(|error: crate::model::godur::BadDuration| error.to_string())?;
-    if duration.0.is_zero() { Err("must be above 0".into()) } else { Ok(duration.0) }
+    if duration.0 < LEAST_TIMEOUT {
+        return Err(format!("too short for any answer: at least {LEAST_TIMEOUT:?} are needed"));
+    }
+    Ok(duration.0)
 }
 
 #[cfg(test)]
@@ -78,8 +91,58 @@ mod tests {
     fn an_endpoint_may_leave_out_http_but_not_the_port() {
         assert_eq!(endpoint("127.0.0.1:2379/").unwrap(), "http://127.0.0.1:2379");
         assert_eq!(endpoint("https://etcd1:2379").unwrap(), "https://etcd1:2379");
+        assert_eq!(endpoints("a:1,https://b:2").unwrap(), ["http://a:1", "https://b:2"]);
         for bad in ["127.0.0.1", "ftp://a:1", "http://:1", "http://a:0", "http://a:1/x", "a b:1"] {
-            assert!(endpoint(bad).is_err(), "{bad}");
+            assert!(endpoint(bad).is_err() && endpoints(&format!("a:1,{bad}")).is_err(), "{bad}");
         }
+    }
+
+    #[derive(clap::Parser, Debug)]
+    struct Sample {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        telemetry: crate::telemetry::TelemetryArgs,
+    }
+
+    fn refusal(flags: &[&str]) -> String {
+        let args = [&["x", "--cluster-name", "c"], flags].concat();
+        let error = crate::cli::try_parse::<Sample>("STSTORETEST", args).expect_err("it is refused");
+        crate::cli::one_line(&error)
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_refused_and_not_printed() {
+        for flag in ["--store-endpoints", "--otlp-endpoint"] {
+            for url in [
+                "http://user:s3cret@host:2379",
+                "user:s3cret@host:2379",
+                "http://a:1,http://user:s3,cret@host:2379",
+                "s3cret@",
+                "https://u:s3cret@[::1]:1/x",
+            ] {
+                let line = refusal(&[flag, url]);
+                assert!(line.contains(flag) && line.contains("password"), "{line}");
+                assert!(!line.contains("s3") && !line.contains("cret@"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_collectors_url_needs_its_scheme() {
+        for url in ["bogus", "127.0.0.1:4317", "ftp://h:4317", "https://h:4317", "http://"] {
+            assert!(refusal(&["--otlp-endpoint", url]).contains("--otlp-endpoint"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_in_which_nothing_could_answer_is_refused_by_name() {
+        for (text, word) in
+            [("-5s", "-5s"), ("1ms", "100ms"), ("0", "100ms"), ("1ns", "100ms"), ("99ms", "100ms"), ("5", "5")]
+        {
+            let line = refusal(&["--store-timeout", text]);
+            assert!(line.contains("--store-timeout") && line.contains(word), "{line}");
+        }
+        assert_eq!(duration("100ms").unwrap(), LEAST_TIMEOUT);
     }
 }

@@ -10,9 +10,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
-use tonic::transport::Endpoint;
+use tonic::{Status, transport::Endpoint};
 
-use super::{Channel, GrpcArgs, TlsArgs, tls::TlsFiles};
+use super::{Channel, GrpcArgs, TlsArgs, explain, tls::TlsFiles};
 
 /// TCP and TLS handshake together; a live host on any sane network answers far sooner.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -21,6 +21,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// An idle line is pinged at this interval, and given up after `PING_ANSWER`: a silent peer is noticed in 3 s.
 const PING: Duration = Duration::from_secs(2);
 const PING_ANSWER: Duration = Duration::from_secs(1);
+
+/// In the line about a connection that could not be made.
+const DIALLED: &str = " port ";
+/// In the same line, when TCP stood.
+const HANDSHAKE: &str = "TLS handshake: ";
 
 /// Makes channels. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -63,8 +68,29 @@ impl Dialer {
         Ok(Channel(endpoint.connect_with_connector_lazy(connector)))
     }
 
+    /// What a call failed of whose channel has not answered before, in one line; with what to do when the connection was
+    /// made and then cut, which is all that a client sees of a peer that wants TLS, or another certificate.
+    pub fn explain(&self, status: &Status) -> String {
+        let text = explain(status);
+        let here = std::error::Error::source(status).is_some() && !text.contains("Timeout expired");
+        let dialled = text.contains(DIALLED);
+        match &self.tls {
+            None if here && !dialled => {
+                text + "; if the other side speaks TLS: give --grpc-ca-file, --grpc-cert-file and --grpc-key-file"
+            }
+            Some(_) if here && !dialled => {
+                text + "; it may have refused the certificate of --grpc-cert-file: is that one valid, and from an authority in \
+                        the other side's --grpc-ca-file?"
+            }
+            Some(_) if text.contains(HANDSHAKE) && !text.contains("certificate") && !text.contains("alert") => {
+                text + "; the other side may not speak TLS: then leave out --grpc-ca-file, --grpc-cert-file and --grpc-key-file"
+            }
+            _ => text,
+        }
+    }
+
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Line>> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{host} port {port}: {error}"));
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{host}{DIALLED}{port}: {error}"));
         match timeout(CONNECT, self.handshake(host, port)).await {
             Ok(connected) => connected.map_err(named),
             Err(_) => Err(named(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {CONNECT:?}")))),
@@ -80,6 +106,7 @@ impl Dialer {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no name that a certificate could have"))?;
         let config = files.current().await.client.clone();
-        Ok(Box::new(TlsConnector::from(config).connect(name, stream).await?))
+        let secure = TlsConnector::from(config).connect(name, stream).await;
+        Ok(Box::new(secure.map_err(|error| io::Error::new(error.kind(), format!("{HANDSHAKE}{error}")))?))
     }
 }

@@ -12,6 +12,9 @@ use tonic::service::Routes;
 use super::{GrpcArgs, Services, serve, tls::TlsFiles};
 use crate::{task::Shutdown, wire::DESCRIPTORS};
 
+/// Connections that the system has taken and the accept loop has not.
+const QUEUE: i32 = 1024;
+
 /// A bound port.
 #[derive(Debug)]
 pub struct Listener {
@@ -39,6 +42,8 @@ impl Listener {
             ));
         }
         let socket = TcpListener::bind(found).map_err(|error| refused(&error, found, flag))?;
+        // A longer queue than the standard library's 128, if the system grants it: else a stranger's connections fill it.
+        let _ = rustix::net::listen(&socket, QUEUE);
         let bound = socket.local_addr().and_then(|bound| socket.set_nonblocking(true).map(|()| bound));
         let bound = bound.map_err(|error| refused(&error, found, flag))?;
         let host = args.grpc_advertise_address.clone().unwrap_or_else(|| address.clone());

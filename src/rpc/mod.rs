@@ -5,7 +5,9 @@
 mod args;
 mod channel;
 mod dialer;
+mod greeting;
 mod listener;
+mod news;
 mod peers;
 mod probe;
 mod reports;

@@ -1,4 +1,5 @@
-//! The accept loop: a bounded number of connections and of calls, each with a deadline; all of them end with the daemon.
+//! The accept loop: a bounded number of greetings, connections and calls, each with a deadline; all of them end with the
+//! daemon.
 
 use std::{
     future::Future,
@@ -20,7 +21,6 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tonic::{Status, body::Body, service::Routes, transport::server::TcpConnectInfo};
 use tower::{
     BoxError, Service, ServiceBuilder,
@@ -30,10 +30,14 @@ use tower::{
 };
 use tracing::Instrument;
 
-use super::{dialer::Line, tls::TlsFiles, trace};
+use super::{
+    greeting::{Greeted, Greetings},
+    tls::TlsFiles,
+    trace,
+};
 use crate::{model::Moment, task::Shutdown, task::clock};
 
-/// A cluster has tens of daemons with one connection each; the rest is for operators.
+/// Greeted ones. A cluster has tens of daemons with one connection each; the rest is for operators.
 const CONNECTIONS: usize = 256;
 /// Calls that wait for their first answer, over all connections. Open streams don't count.
 const CALLS: usize = 256;
@@ -41,8 +45,7 @@ const CALLS: usize = 256;
 const STREAMS: u32 = 64;
 /// From a request to the headers of its answer; a stream's messages may take as long as they like.
 const ANSWER: Duration = Duration::from_secs(10);
-/// From the connection to its first byte, with TLS to the end of the handshake.
-const GREETING: Duration = Duration::from_secs(5);
+/// A greeted connection that falls silent is closed after both.
 const PING: Duration = Duration::from_secs(3);
 const PING_ANSWER: Duration = Duration::from_secs(2);
 /// Calls in flight at the shutdown may end in this time.
@@ -55,42 +58,48 @@ type Limited = LoadShed<ConcurrencyLimit<Timeout<Routes>>>;
 pub(super) async fn serve(socket: TcpListener, tls: Option<Arc<TlsFiles>>, routes: Routes, shutdown: Shutdown) {
     let limited: Limited =
         ServiceBuilder::new().load_shed().concurrency_limit(CALLS).timeout(ANSWER).service(routes.prepare());
-    let mut connections: JoinSet<(SocketAddr, Result<(), String>)> = JoinSet::new();
+    let mut connections = JoinSet::new();
+    let mut greetings = Greetings::default();
     let mut complaint = Complaint::default();
     loop {
+        let pause = greetings.full_for();
         tokio::select! {
             () = shutdown.requested() => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                if let Ok((peer, Err(problem))) = ended {
-                    complaint.about(peer, &problem);
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            (peer, greeted) = greetings.ended() => match greeted {
+                Ok(None) => {}
+                Ok(Some(_)) if connections.len() >= CONNECTIONS => complaint.about(peer, "too many connections"),
+                Ok(Some(stream)) => {
+                    let front = Front { inner: limited.clone(), peer };
+                    connections.spawn(connection(stream, front, shutdown.clone()));
                 }
-            }
-            accepted = socket.accept() => match accepted {
-                Ok((_, peer)) if connections.len() >= CONNECTIONS => complaint.about(peer, "too many connections"),
+                Err(problem) => complaint.about(peer, &problem),
+            },
+            accepted = accept(&socket, pause) => match accepted {
                 Ok((stream, peer)) => {
-                    let (tls, front) = (tls.clone(), Front { inner: limited.clone(), peer });
-                    let shutdown = shutdown.clone();
-                    connections.spawn(async move { (peer, connection(stream, tls, front, shutdown).await) });
+                    if let Some(oldest) = greetings.begin(stream, peer, tls.clone()) {
+                        complaint.about(oldest, "too many connections at once that have not begun to speak gRPC");
+                    }
                 }
                 // Out of file descriptors, mostly: some will be closed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
         }
     }
+    drop(greetings);
     drop(socket);
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// One connection to its end. An error is for the log; that a peer went away is none.
-async fn connection(
-    stream: TcpStream,
-    tls: Option<Arc<TlsFiles>>,
-    front: Front,
-    shutdown: Shutdown,
-) -> Result<(), String> {
-    let Ok(greeted) = timeout(GREETING, greet(stream, tls)).await else {
-        return Err(format!("said nothing for {GREETING:?}"));
-    };
+async fn accept(socket: &TcpListener, pause: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    socket.accept().await
+}
+
+/// One connection to its end. That a peer went away is no news.
+async fn connection(stream: Greeted, front: Front, shutdown: Shutdown) {
     let mut builder = Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -99,32 +108,18 @@ async fn connection(
         .keep_alive_timeout(PING_ANSWER)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(16 * 1024);
-    let connection = builder.serve_connection(TokioIo::new(greeted?), TowerToHyperService::new(front));
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(front));
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => {
             if let Err(error) = ended {
                 tracing::debug!(error, "gRPC connection ended");
             }
-            return Ok(());
+            return;
         }
         () = shutdown.requested() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
-    Ok(())
-}
-
-async fn greet(stream: TcpStream, tls: Option<Arc<TlsFiles>>) -> Result<Box<dyn Line>, String> {
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let Some(files) = tls else {
-        stream.readable().await.map_err(|error| error.to_string())?;
-        return Ok(Box::new(stream));
-    };
-    let acceptor = TlsAcceptor::from(files.current().await.server.clone());
-    match acceptor.accept(stream).await {
-        Ok(stream) => Ok(Box::new(stream)),
-        Err(error) => Err(format!("TLS handshake failed: {error}")),
-    }
 }
 
 /// Lines about connections that failed, not more often than `QUIET`.

@@ -9,9 +9,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Status, Streaming};
 
-use super::{Channel, FromSentinel, Reports, Streams, Talk, explain, knock, streams::Line};
+use super::{
+    Channel, Dialer, FromSentinel, Reports, Streams, Talk, explain, knock,
+    news::{News, Problem, Tell},
+    streams::Line,
+};
 use crate::{
     model::{SentinelUid, report::ProbeResult},
     task::clock,
@@ -36,10 +40,12 @@ pub(super) struct Session<T: Talk> {
     sentinel: SentinelUid,
     address: String,
     channel: Result<Channel, String>,
+    dialer: Dialer,
     identity: watch::Receiver<Identity>,
     reports: Reports<T::Report>,
     events: mpsc::Sender<FromSentinel<T::View>>,
     line: Line,
+    news: News,
 }
 
 /// Why a stream ended.
@@ -47,6 +53,8 @@ enum End {
     /// The hello is no longer true: open anew at once.
     Renamed,
     Lost(String),
+    /// The sentinel does not take this process in.
+    Refused(String),
 }
 
 impl<T: Talk> Session<T> {
@@ -58,6 +66,8 @@ impl<T: Talk> Session<T> {
         };
         Session {
             line: streams.line(&sentinel, address),
+            news: News::default(),
+            dialer: streams.dialer.clone(),
             sentinel,
             address: address.to_owned(),
             channel,
@@ -72,9 +82,10 @@ impl<T: Talk> Session<T> {
         let mut pause = FIRST_PAUSE;
         loop {
             let began = clock::now();
-            let End::Lost(problem) = self.once().await else { continue };
-            if self.line.down(problem.clone()) {
-                tracing::warn!(sentinel = %self.sentinel, address = self.address, problem, "no stream to the sentinel");
+            match self.once().await {
+                End::Renamed => continue,
+                End::Lost(problem) => self.tell(Problem::Lost, problem),
+                End::Refused(problem) => self.tell(Problem::Refused, problem),
             }
             if clock::now().since(began) >= GOOD {
                 pause = FIRST_PAUSE;
@@ -88,6 +99,19 @@ impl<T: Talk> Session<T> {
         }
     }
 
+    fn tell(&mut self, kind: Problem, problem: String) {
+        let (sentinel, address) = (&self.sentinel, &self.address);
+        match self.news.failed(kind, clock::now()) {
+            _ if self.line.hushed() => {}
+            Tell::Nothing => {}
+            Tell::Note => {
+                tracing::info!(%sentinel, address, problem, "the sentinel does not know this process yet, trying again");
+            }
+            Tell::Warn => tracing::warn!(%sentinel, address, problem, "no stream to the sentinel"),
+        }
+        self.line.down(problem);
+    }
+
     async fn once(&mut self) -> End {
         let channel = match &self.channel {
             Ok(channel) => channel.clone(),
@@ -99,10 +123,12 @@ impl<T: Talk> Session<T> {
         // The report is made when the stream stands, for its ages count from then.
         let incoming = match timeout(OPEN, T::open(channel, ReceiverStream::new(receiver))).await {
             Ok(Ok(incoming)) => incoming,
-            Ok(Err(status)) => return End::Lost(explain(&status)),
+            Ok(Err(status)) if refused(&status) => return End::Refused(explain(&status)),
+            Ok(Err(status)) => return End::Lost(self.dialer.explain(&status)),
             Err(_) => return End::Lost(format!("no answer within {OPEN:?}")),
         };
         self.line.up();
+        self.news.stands();
         tracing::info!(sentinel = %self.sentinel, address = self.address, "stream to the sentinel stands");
         self.reports.urged().mark_unchanged();
         let outgoing = Outgoing { sender, owed: None, next: Instant::now() };
@@ -143,6 +169,11 @@ impl<T: Talk> Session<T> {
             }
         }
     }
+}
+
+/// The sentinel's own word, not a connection's trouble: another registration has not reached it yet, or does not at all.
+fn refused(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition
 }
 
 struct Outgoing<T: Talk> {

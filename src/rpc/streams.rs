@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
@@ -36,6 +39,7 @@ pub struct Streams<T: Talk> {
     pub(super) reports: Reports<T::Report>,
     pub(super) events: mpsc::Sender<FromSentinel<T::View>>,
     lines: Lines,
+    hushed: Arc<AtomicBool>,
 }
 
 impl<T: Talk> Clone for Streams<T> {
@@ -47,6 +51,7 @@ impl<T: Talk> Clone for Streams<T> {
             reports: self.reports.clone(),
             events: self.events.clone(),
             lines: self.lines.clone(),
+            hushed: self.hushed.clone(),
         }
     }
 }
@@ -68,12 +73,17 @@ impl<T: Talk> Streams<T> {
         reports: Reports<T::Report>,
         events: mpsc::Sender<FromSentinel<T::View>>,
     ) -> Streams<T> {
-        Streams { dialer, mirror, identity, reports, events, lines: Lines::default() }
+        Streams { dialer, mirror, identity, reports, events, lines: Lines::default(), hushed: Arc::default() }
     }
 
     /// All streams as they are now, by sentinel.
     pub fn status(&self) -> Vec<v1::StreamStatus> {
         self.lines.status()
+    }
+
+    /// This daemon ends, and is about to give its registration back: that streams break is no news any more.
+    pub fn hush(&self) {
+        self.hushed.store(true, Ordering::Relaxed);
     }
 
     /// Keeps the streams until the shutdown. No error of a stream ends it.
@@ -121,7 +131,7 @@ impl<T: Talk> Streams<T> {
 
     pub(super) fn line(&self, sentinel: &SentinelUid, address: &str) -> Line {
         self.lines.lock().insert(sentinel.clone(), State::new(address));
-        Line { lines: self.lines.clone(), sentinel: sentinel.clone() }
+        Line { lines: self.lines.clone(), sentinel: sentinel.clone(), hushed: self.hushed.clone() }
     }
 }
 
@@ -182,6 +192,7 @@ impl Lines {
 pub(super) struct Line {
     lines: Lines,
     sentinel: SentinelUid,
+    hushed: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -189,19 +200,21 @@ impl Line {
         self.set(true, String::new());
     }
 
-    /// True when it was up, or has not failed before: the moment to log it.
-    pub fn down(&self, error: String) -> bool {
-        self.set(false, error)
+    pub fn down(&self, error: String) {
+        self.set(false, error);
     }
 
-    fn set(&self, connected: bool, error: String) -> bool {
+    /// True when the daemon ends (`Streams::hush`).
+    pub fn hushed(&self) -> bool {
+        self.hushed.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, connected: bool, error: String) {
         let mut lines = self.lines.lock();
-        let Some(state) = lines.get_mut(&self.sentinel) else { return false };
-        let news = state.connected != connected || state.error.is_empty() != error.is_empty();
+        let Some(state) = lines.get_mut(&self.sentinel) else { return };
         if state.connected != connected {
             (state.connected, state.since) = (connected, clock::now());
         }
         state.error = error;
-        news
     }
 }

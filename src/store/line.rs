@@ -121,7 +121,8 @@ impl Line {
         let mut last = String::new();
         while clock::now() < deadline {
             let round = (tries / self.endpoints.len()).min(4) as u32;
-            let limit = (first * 2u32.pow(round)).min(deadline.since(clock::now()));
+            let (full, rest) = (first * 2u32.pow(round), deadline.since(clock::now()));
+            let limit = full.min(rest);
             let (index, answer) = self.attempt(limit, &request).await;
             match answer {
                 Ok(answer) => {
@@ -129,7 +130,13 @@ impl Line {
                     return Ok(answer);
                 }
                 Err(error) if is_final(&error) => return Err(StoreError::Refused(line(&error))),
-                Err(error) => last = self.failed(index, &line(&error)),
+                Err(error) => {
+                    let problem = self.failed(index, &line(&error));
+                    // What fails in the few milliseconds that are left says less than what failed before.
+                    if last.is_empty() || rest >= full {
+                        last = problem;
+                    }
+                }
             }
             tries += 1;
             if tries % self.endpoints.len() == 0 {

@@ -4,6 +4,8 @@
 mod fold;
 mod keys;
 mod line;
+#[cfg(test)]
+mod line_tests;
 mod mirror;
 mod registration;
 mod txn;

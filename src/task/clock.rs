@@ -13,7 +13,18 @@ pub fn now() -> Moment {
 
 /// Wall-clock time in RFC 3339 with nanoseconds, UTC: for `changeTime` and the like, which only people read.
 pub fn rfc3339_now() -> String {
-    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    rfc3339(since_epoch())
+}
+
+/// The same of an instant of the near past (to microseconds, as the log has it).
+pub fn rfc3339_at(moment: Moment) -> String {
+    let mut text = rfc3339(since_epoch().saturating_sub(now().since(moment)));
+    text.truncate("1970-01-01T00:00:00.000000".len());
+    text + "Z"
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn rfc3339(since_epoch: Duration) -> String {
@@ -53,6 +64,14 @@ mod tests {
         ] {
             assert_eq!(rfc3339(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn an_instant_of_the_past_is_told_as_the_log_tells_time() {
+        let (before, now) = (rfc3339_now(), rfc3339_at(now()));
+        assert!(now.len() == 27 && now.ends_with('Z') && now[..20] >= before[..20], "{now} after {before}");
+        let earlier = rfc3339_at(super::now() - Duration::from_secs(1));
+        assert!(earlier < now, "{earlier}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::{UrlParser, collector};
+
 /// What is told, and to whom.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs and traces")]
@@ -14,7 +16,7 @@ pub struct TelemetryArgs {
     pub log_color: LogColor,
     /// URL of an OTLP collector (gRPC) that gets the traces, such as http://127.0.0.1:4317. The standard OTEL_*
     /// variables work too. Neither given: no traces.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", hide_env_values = true, value_parser = UrlParser(collector))]
     pub otlp_endpoint: Option<String>,
 }
 

@@ -19,6 +19,8 @@ use opentelemetry_sdk::{
 };
 use tokio::runtime::Runtime;
 
+use crate::cli::{NO_USER, collector, has_user};
+
 /// Spans are sent this long after they ended, at the latest, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.
 const DELAY: Duration = Duration::from_secs(1);
 /// Bound of the last flush.
@@ -43,15 +45,11 @@ pub(super) fn endpoint(
     let named =
         named.or_else(|| by("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")).or_else(|| by("OTEL_EXPORTER_OTLP_ENDPOINT"));
     let Some((source, url)) = named.filter(|_| !off) else { return Ok(None) };
-    let url = if url.contains("://") { url } else { format!("http://{url}") };
-    let uri: Option<http::Uri> = url.parse().ok();
-    match uri.as_ref().map(|uri| (uri.scheme_str(), uri.host())) {
-        Some((Some("http"), Some(_))) => Ok(Some(url)),
-        Some((Some("https"), Some(_))) => {
-            Err(format!("{source} {url}: TLS to a collector is not supported, use one on this host or network (http)"))
-        }
-        _ => Err(format!("{source} {url} is no URL: write http://HOST:PORT")),
+    if has_user(&url) {
+        return Err(format!("{source}: {NO_USER}"));
     }
+    let url = if url.contains("://") { url } else { format!("http://{url}") };
+    collector(&url).map(Some).map_err(|problem| format!("{source} {url}: {problem}"))
 }
 
 impl Export {

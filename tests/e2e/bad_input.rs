@@ -25,6 +25,8 @@ const KEEPER: &str = "stolon-keeper";
 const SENTINEL: &str = "stolon-sentinel";
 const PROXY: &str = "stolon-proxy";
 const CTL: &str = "stolonctl";
+/// Stands where a password may stand, and must not be seen again.
+const SECRET: &str = "s3cret";
 
 /// A program, its command line after what makes it otherwise right, and what the one line must name.
 type Case = (&'static str, String, Vec<String>);
@@ -79,6 +81,9 @@ fn complaints(outcome: &Outcome, names: &[String]) -> Vec<String> {
     if naming == 0 {
         found.push(format!("no line on standard error names {names:?}"));
     }
+    if outcome.err.contains(SECRET) || outcome.out.contains(SECRET) {
+        found.push("a secret is printed".to_owned());
+    }
     if outcome.err.lines().count() > 4 || outcome.err.contains("panicked") || outcome.err.contains("RUST_BACKTRACE") {
         found.push("not one clear line".to_owned());
     }
@@ -115,6 +120,11 @@ fn command_lines_that_cant_work_are_refused_with_the_flags_name() {
             cases.push(case(program, format!("{verb}--store-backend etcdv2"), &["--store-backend", "etcdv3"]));
             cases.push(case(program, format!("{verb}--store-backend consul"), &["--store-backend", "etcd"]));
             cases.push(case(program, format!("{verb}--store-timeout soon"), &["--store-timeout"]));
+            cases.push(case(program, format!("{verb}--store-timeout -5s"), &["--store-timeout", "-5s"]));
+            cases.push(case(program, format!("{verb}--store-timeout 1ms"), &["--store-timeout", "100ms"]));
+            cases.push(case(program, format!("{verb}--store-prefix="), &["--store-prefix", "empty"]));
+            let secret = format!("{verb}--store-endpoints http://user:{SECRET}@127.0.0.1:2379");
+            cases.push(case(program, secret, &["--store-endpoints", "password"]));
             cases.push(case(program, format!("{verb}--store-ca-file /nowhere/ca.pem"), &["/nowhere/ca.pem"]));
         }
         for (program, flag) in
@@ -128,6 +138,12 @@ fn command_lines_that_cant_work_are_refused_with_the_flags_name() {
             cases.push(case(program, "--grpc-listen-address 0.0.0.0", &["--grpc-listen-address", "--grpc-cert-file"]));
             cases.push(case(program, "--grpc-cert-file /nowhere/cert.pem", &["--grpc-"]));
             cases.push(case(program, "--log-level loud", &["--log-level"]));
+            cases.push(case(program, "--otlp-endpoint bogus", &["--otlp-endpoint", "bogus", "http://"]));
+            cases.push(case(
+                program,
+                format!("--otlp-endpoint http://{SECRET}@h:4317"),
+                &["--otlp-endpoint", "password"],
+            ));
         }
         cases.extend([
             case(KEEPER, "--id A-b", &["--id"]),
@@ -144,6 +160,9 @@ fn command_lines_that_cant_work_are_refused_with_the_flags_name() {
                 &["--initial-cluster-spec", "/nowhere/spec.json"],
             ),
             case(CTL, "nonsense", &["nonsense"]),
+            case(CTL, "switchover --to=", &["--to", "empty"]),
+            case(KEEPER, "--id=", &["--id"]),
+            case(KEEPER, "--pg-advertise-address=", &["--pg-advertise-address", "empty"]),
         ]);
         check(&test, &etcd, cases);
         assert!(!test.folder().join("data").exists(), "a data directory was made for a command line that can't work");
@@ -164,6 +183,7 @@ fn files_and_ports_that_cant_be_used_are_named() {
         };
         let (broken, invalid) =
             (file("broken.json", "{"), file("invalid.json", r#"{"initMode":"new","proxyTimeout":"-1s"}"#));
+        let negative = file("negative.json", r#"{"initMode":"new","maxStandbys":-1}"#);
         let (empty, plain) = (file("empty", "\n"), file("plain", "x"));
         let pem = file("garbage.pem", "no certificate");
         let other = test.subfolder("other");
@@ -186,6 +206,8 @@ fn files_and_ports_that_cant_be_used_are_named() {
             case(PROXY, format!("--grpc-port {port}"), &["--grpc-port", &port]),
             case(SENTINEL, format!("--initial-cluster-spec {broken}"), &["--initial-cluster-spec", &broken]),
             case(SENTINEL, format!("--initial-cluster-spec {invalid}"), &[&invalid, "proxyTimeout"]),
+            case(SENTINEL, "--initial-cluster-spec /dev/zero", &["--initial-cluster-spec", "/dev/zero", "1 MiB"]),
+            case(SENTINEL, format!("--initial-cluster-spec {negative}"), &[&negative, "maxStandbys", "0 to 65535"]),
             case(KEEPER, format!("--pg-su-passwordfile {empty} --pg-repl-passwordfile {plain}"), &[&empty]),
             case(KEEPER, format!("--data-dir {plain}"), &[&plain]),
             case(KEEPER, "--data-dir /proc/stolon", &["/proc/stolon"]),
@@ -253,6 +275,40 @@ fn daemons_wait_for_etcd_and_say_so_while_stolonctl_gives_up() {
         })
         .await;
         drop(etcd);
+    });
+}
+
+#[test]
+fn a_guard_that_no_keeper_started_says_so() {
+    run("bad-guard", Weight::Light, async |test| {
+        for dir in ["/nonexistent", "/", "."] {
+            let outcome = complete(test.folder(), test.command(KEEPER).args(["guard", dir]), SECONDS);
+            assert!(outcome.code == Some(1) && outcome.err.lines().count() == 1, "{dir}: {outcome:?}");
+            assert!(outcome.err.starts_with("error: guard: ") && outcome.err.contains(dir), "{dir}: {outcome:?}");
+        }
+        assert!(!test.folder().join("guard.sock").exists(), "it left a socket behind");
+    });
+}
+
+#[test]
+fn a_keepers_first_line_names_it_also_when_its_name_was_made_up() {
+    run("first-line", Weight::Light, async |test| {
+        let nowhere = format!("http://127.0.0.1:{}", free_port());
+        let keeper = test.spawn(KEEPER, KEEPER, &base(&test, KEEPER, &nowhere, &["NO--id"]), &[]);
+        let state = test.folder().join("data/k0/keeperstate");
+        let uid = eventually("the keeper has a name", SECONDS, async || {
+            let text = std::fs::read_to_string(&state).map_err(|error| error.to_string())?;
+            let state: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            state["UID"].as_str().map(str::to_owned).ok_or(text)
+        })
+        .await;
+        eventually("its first line", SECONDS, async || keeper.logged("keeper starts")).await;
+        let log = keeper.log_text();
+        let first = log.lines().find(|line| line.contains("keeper starts")).unwrap_or_default();
+        let (name, dir) = (format!("keeper starts id={uid} "), test.folder().join("data/k0").display().to_string());
+        for part in [&name, &format!("data_dir={dir}"), &format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))] {
+            assert!(first.contains(part.as_str()), "no {part} in {first}");
+        }
     });
 }
 

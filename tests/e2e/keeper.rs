@@ -58,6 +58,41 @@ fn a_killed_keeper_adopts_its_running_postgres_and_clients_notice_nothing() {
     });
 }
 
+/// First start, adoption by the next keeper, and an ordered end: nothing that a person would have to look at.
+#[test]
+fn what_is_ordinary_warns_of_no_stream() {
+    run("keeper-quiet", Weight::Cluster, async |test| {
+        let mut cluster = Cluster::start(test, ClusterOptions { keepers: 2, ..Default::default() }).await;
+        let (primary, _) = cluster.primary().await;
+        cluster.streaming(1).await;
+        let standby = 1 - primary;
+        let streams =
+            |cluster: &Cluster| cluster.keepers[standby].daemon.log().matches("to the sentinel stands").count();
+        for killed in [true, false] {
+            let before = streams(&cluster);
+            let process = cluster.keepers[standby].daemon.process();
+            if killed {
+                process.kill();
+            } else {
+                let status = process.terminate(END);
+                assert!(status.success(), "the keeper ended with {status}");
+            }
+            cluster.start_keeper(standby);
+            eventually("its stream stands again", END, async || {
+                if streams(&cluster) > before { Ok(()) } else { Err("not yet") }
+            })
+            .await;
+            cluster.streaming(1).await;
+        }
+        assert!(cluster.keepers[standby].daemon.process().terminate(END).success());
+        for keeper in &cluster.keepers {
+            let log = keeper.daemon.log();
+            let warned = log.lines().filter(|line| line.contains("WARN") && line.contains("another lease"));
+            assert_eq!(warned.collect::<Vec<_>>(), [""; 0], "{}", keeper.uid);
+        }
+    });
+}
+
 #[test]
 fn sigterm_hands_over_to_a_standby_and_loses_nothing() {
     run("keeper-sigterm", Weight::Heavy, async |test| {

@@ -138,8 +138,7 @@ fn milliseconds(text: &str) -> Option<u64> {
 }
 
 pub(super) fn render(parameters: &Parameters) -> String {
-    let mut text =
-        String::from("# Written by stolon-keeper: change the cluster specification instead (stolonctl update).\n");
+    let mut text = String::from("# Written by stolon-keeper: change the cluster specification instead.\n");
     for (name, value) in parameters {
         text += &format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"));
     }

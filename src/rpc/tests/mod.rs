@@ -1,5 +1,6 @@
 //! The gRPC plumbing against itself, in one process: a small sentinel, real sockets on loopback, nothing else.
 
+mod flood;
 mod listener;
 mod probe;
 mod streams;

@@ -11,13 +11,13 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use super::*;
 use crate::rpc::explain;
 
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
 }
 
 impl Authority {
-    fn new(folder: &Path) -> Authority {
+    pub fn new(folder: &Path) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -28,7 +28,7 @@ impl Authority {
     }
 
     /// Writes `<name>.cert`, `<name>.key` and `<name>.ca`.
-    fn issue(&self, name: &str, host: &str, last_year: i32) -> TlsArgs {
+    pub fn issue(&self, name: &str, host: &str, last_year: i32) -> TlsArgs {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2019, 1, 1);
         params.not_after = date_time_ymd(last_year, 1, 1);
@@ -48,17 +48,18 @@ impl Authority {
     }
 }
 
-fn with(tls: &TlsArgs) -> GrpcArgs {
+pub(super) fn with(tls: &TlsArgs) -> GrpcArgs {
     GrpcArgs { tls: tls.clone(), ..loopback() }
 }
 
 /// A call over a connection of its own: the refusal's line, when it is refused.
-async fn call(address: &str, tls: &TlsArgs) -> Result<(), String> {
-    let channel = Dialer::with_files(tls).unwrap().channel(address).unwrap();
+pub(super) async fn call(address: &str, tls: &TlsArgs) -> Result<(), String> {
+    let dialer = Dialer::with_files(tls).unwrap();
+    let channel = dialer.channel(address).unwrap();
     let answer = soon("an answer", async { HealthClient::new(channel).check(HealthCheckRequest::default()).await });
     match answer.await {
         Ok(_) => Ok(()),
-        Err(status) => Err(explain(&status)),
+        Err(status) => Err(dialer.explain(&status)),
     }
 }
 
@@ -102,6 +103,38 @@ async fn nameless(port: u16, server: &TlsArgs) -> String {
     let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
     let ended = soon("the server hangs up", async { stream.read_u8().await });
     ended.await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_is_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path());
+    let server = ours.issue("server", "127.0.0.1", 2100);
+    let secure = Serving::start(&with(&server), 0);
+    let plain = Serving::start(&loopback(), 0);
+    let theirs = Authority::new(folder.path()).issue("foreign", "client.example", 2100);
+    let impostor = TlsArgs { grpc_ca_file: server.grpc_ca_file.clone(), ..theirs };
+    // What the cut looks like is a matter of microseconds.
+    for _ in 0..20 {
+        for (address, tls, advice) in [
+            (
+                &secure.address,
+                TlsArgs::default(),
+                "speaks TLS: give --grpc-ca-file, --grpc-cert-file and --grpc-key-file",
+            ),
+            (&secure.address, impostor.clone(), "refused the certificate of --grpc-cert-file"),
+            (&plain.address, server.clone(), "may not speak TLS"),
+        ] {
+            let error = call(address, &tls).await.unwrap_err();
+            assert!(error.contains(advice) && !error.contains('\n'), "{advice}: {error}");
+        }
+    }
+    plain.stop().await;
+    secure.stop().await;
+    // Where nobody listens, TLS is not the reason.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let error = call(&nobody, &TlsArgs::default()).await.unwrap_err();
+    assert!(error.contains("refused") && !error.contains("TLS"), "{error}");
 }
 
 #[tokio::test]

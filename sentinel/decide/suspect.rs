@@ -142,7 +142,10 @@ fn key_gone(case: &Case<'_>, keeper: &KeeperUid, facts: Facts<'_>, plan: &mut De
         return None;
     }
     let registered = facts.registered.and_then(|r| case.since(Timer::Registered(keeper.clone(), r.created)));
-    let from = registered.unwrap_or(gone).max(gone);
+    // Its stream may come before its registration, when it was started again.
+    let heard = facts.peer.filter(|peer| peer.report.as_ref().is_some_and(|(_, at)| *at > gone));
+    let back = registered.or(heard.map(|peer| peer.since));
+    let from = back.unwrap_or(gone).max(gone);
     if !plan.waited(case.now, from, PUT_BACK_GRACE) {
         return None;
     }

@@ -66,6 +66,14 @@ impl Segment {
         rows.into_iter().find(ours)?[6].parse().ok()
     }
 
+    /// Takes it away when its server's last process is gone; true when there is none left.
+    pub fn sweep(&self) -> bool {
+        if self.attached() == Some(0) {
+            self.remove();
+        }
+        self.attached().is_none()
+    }
+
     fn remove(&self) {
         // Somebody may have been quicker.
         let _ = Command::new("ipcrm").args(["-m", &self.id.to_string()]).output();

@@ -232,7 +232,7 @@ pub async fn samples(shared: Shared, sampler: Sampler) -> Result<(), String> {
 fn take_sample(shared: &Shared, sample: Option<Sample>) {
     let (news, confirmed) = shared.note(|state, _| {
         let running = state.run.id.is_some();
-        let news = sample.is_some() != state.sample.is_some();
+        let mut news = sample.is_some() != state.sample.is_some();
         let before = state.synchronous.confirmed().count();
         if let Some(sample) = &sample {
             if running {
@@ -242,6 +242,8 @@ fn take_sample(shared: &Shared, sample: Option<Sample>) {
             if state.run.phase == Phase::Standby && !sample.in_recovery {
                 tracing::error!("PostgreSQL left recovery without being asked by this keeper");
                 state.run.phase = Phase::Primary;
+                // It has no authority: the deadline and the guard are to know at once.
+                news = true;
             }
         }
         state.sample = sample.filter(|_| running);

@@ -71,12 +71,16 @@ fn address(case: &Case<'_>, keeper: &KeeperUid) -> Option<(String, u16)> {
 fn judge(case: &Case<'_>, keeper: &KeeperUid, round: &Round, since: Moment, plan: &mut Decision) -> Option<Suspicion> {
     let others: Vec<ProbeResult> = round.others.values().flatten().copied().collect();
     let answered = others.iter().chain(&round.own).any(|result| *result == ProbeResult::Answered);
-    let flows = wal_flows(case, keeper, since);
+    let flowed = wal_flowed(case, keeper, since);
     // A probe that was reported as too old before the silence began leaves the veto no ground.
     let stale = case.keeper(keeper).last().and_then(|(report, _)| report.postgres.probe_age);
-    if (answered || flows) && stale.is_none_or(|age| age < case.spec.fail_interval) {
+    if (answered || flowed.is_some()) && stale.is_none_or(|age| age < case.spec.fail_interval) {
         let why = if answered { "its PostgreSQL answers" } else { "its WAL flows" };
         plan.because(format!("keeper {keeper} is silent, but {why}: no failover while its lease lasts"));
+        if let Some(last) = flowed.filter(|_| !answered) {
+            // No event tells that WAL has stopped to flow.
+            plan.again(last + case.spec.suspect_interval + Duration::from_millis(1));
+        }
         return None;
     }
     let misses = |result: &ProbeResult| *result != ProbeResult::Answered;
@@ -104,15 +108,18 @@ fn standby_is_cut(case: &Case<'_>, keeper: &KeeperUid) -> bool {
     })
 }
 
-/// WAL moved at a standby between two samples that were both taken during the silence, the later one just now.
-fn wal_flows(case: &Case<'_>, keeper: &KeeperUid, since: Moment) -> bool {
+/// When WAL moved last at a standby, between two samples that were both taken during the silence, the later one just now.
+fn wal_flowed(case: &Case<'_>, keeper: &KeeperUid, since: Moment) -> Option<Moment> {
     let window = case.spec.suspect_interval;
     case.data
         .dbs
         .values()
         .map(|db| &db.spec.keeper_uid)
         .filter(|uid| *uid != keeper && case.hears(uid))
-        .any(|uid| case.seen.flows.get(uid).is_some_and(|flow| flow.from > since && case.now.since(flow.to) <= window))
+        .filter_map(|uid| case.seen.flows.get(uid))
+        .filter(|flow| flow.from > since && case.now.since(flow.to) <= window)
+        .map(|flow| flow.to)
+        .max()
 }
 
 /// Begin of the silence: the last report, else whatever began last of leadership and registration.

@@ -71,6 +71,13 @@ impl Observations {
         let named = |uid: &KeeperUid| mirror.data().is_some_and(|(data, _)| data.keepers.contains_key(uid));
         self.keepers.retain(|uid, peer| peer.connected || mirror.keepers.contains_key(uid) || named(uid));
         self.proxies.retain(|uid, peer| peer.connected || mirror.proxies.contains_key(uid));
+        let peers = &self.keepers;
+        let known = |uid: &KeeperUid| peers.contains_key(uid) || mirror.keepers.contains_key(uid) || named(uid);
+        self.streamed.retain(|uid, _| known(uid));
+        self.samples.retain(|uid, _| known(uid));
+        self.flows.retain(|uid, _| known(uid));
+        self.knocks.retain(|uid, _| known(uid));
+        self.redials.retain(|uid, _| known(uid));
         let leases: BTreeSet<_> = mirror.proxies.values().map(|proxy| proxy.lease).collect();
         self.ttls.retain(|lease, _| leases.contains(lease));
         let exists = |uid: &DbUid| mirror.data().is_none_or(|(data, _)| data.dbs.contains_key(uid));

@@ -47,10 +47,18 @@ impl Mirror {
 
     /// Lease that a registration's key hangs on; `None` when it is not there.
     pub fn lease_of(&self, keys: &Keys, key: &str) -> Option<LeaseId> {
+        self.written_on(keys, key).map(|(lease, _)| lease)
+    }
+
+    /// The same, with the revision that wrote its value.
+    pub fn written_on(&self, keys: &Keys, key: &str) -> Option<(LeaseId, Revision)> {
+        fn of<T>(registered: &Registered<T>) -> (LeaseId, Revision) {
+            (registered.lease, registered.modified)
+        }
         match keys.which(key)? {
-            Which::Keeper(uid) => self.keepers.get(&uid).map(|registered| registered.lease),
-            Which::Proxy(uid) => self.proxies.get(&uid).map(|registered| registered.lease),
-            Which::Sentinel(uid) => self.sentinels.get(&uid).map(|registered| registered.lease),
+            Which::Keeper(uid) => self.keepers.get(&uid).map(of),
+            Which::Proxy(uid) => self.proxies.get(&uid).map(of),
+            Which::Sentinel(uid) => self.sentinels.get(&uid).map(of),
             _ => None,
         }
     }

@@ -342,17 +342,18 @@ impl Registration {
         }
     }
 
-    /// Writes each new value, and puts the key back when somebody deletes it. Returns when another lease carries it.
+    /// Writes each new value, and again when an older one of unknown outcome arrived after it; puts the key back when somebody
+    /// deletes it. Returns when another lease carries it.
     async fn keep_written(&self, lease: LeaseId) {
         let (mut value, mut mirror) = (self.0.value.subscribe(), self.0.store.mirror());
         // It may have changed since the key was made.
-        let mut written: Option<Vec<u8>> = None;
+        let mut written: Option<(Vec<u8>, Revision)> = None;
         loop {
             let wanted = value.borrow_and_update().clone();
-            if written.as_ref() != Some(&wanted) {
+            if written.as_ref().map(|(value, _)| value) != Some(&wanted) {
                 match self.write(lease, &wanted).await {
-                    Ok(true) => written = Some(wanted),
-                    Ok(false) => return,
+                    Ok(Some(revision)) => written = Some((wanted, revision)),
+                    Ok(None) => return,
                     Err(StoreError::Refused(_)) => return,
                     Err(_) => {
                         sleep(PAUSE).await;
@@ -366,7 +367,9 @@ impl Registration {
                     let seen = mirror.borrow_and_update().clone();
                     let since = self.0.lease.borrow().as_ref().map_or(Revision(0), |state| state.registered_at);
                     let Some(seen) = seen.filter(|seen| seen.revision >= since) else { continue };
-                    if seen.lease_of(self.0.store.keys(), &self.0.key) != Some(lease) {
+                    let found = seen.written_on(self.0.store.keys(), &self.0.key);
+                    let last = written.as_ref().map_or(Revision(0), |(_, revision)| *revision);
+                    if found.is_none_or(|(on, modified)| on != lease || modified > last) {
                         written = None;
                     }
                 }
@@ -374,20 +377,20 @@ impl Registration {
         }
     }
 
-    /// True when the key says so on our lease; false when it is somebody else's.
-    async fn write(&self, lease: LeaseId, value: &[u8]) -> Result<bool, StoreError> {
+    /// Revision at which the key says so on our lease; `None` when it is somebody else's.
+    async fn write(&self, lease: LeaseId, value: &[u8]) -> Result<Option<Revision>, StoreError> {
         let key = self.0.key.as_str();
-        if let Outcome::Done(_) = self.0.store.transact(&Txn::rewrite(lease, key, value)).await? {
-            return Ok(true);
+        if let Outcome::Done(revision) = self.0.store.transact(&Txn::rewrite(lease, key, value)).await? {
+            return Ok(Some(revision));
         }
         // Deleted, or another's.
-        let Some(registered_at) = self.create(lease).await? else { return Ok(false) };
+        let Some(registered_at) = self.create(lease).await? else { return Ok(None) };
         self.0.lease.send_if_modified(|known| {
             let Some(state) = known.as_mut().filter(|state| state.id == lease) else { return false };
             state.registered_at = state.registered_at.max(registered_at);
             true
         });
-        Ok(true)
+        Ok(Some(registered_at))
     }
 }
 

@@ -206,9 +206,7 @@ impl Hands {
             state.system_id = control.system_id;
             (state.stopped_at, state.stopped_clean) = (Some(control.known_position()), false);
         });
-        if let Some(end) = tokio::task::block_in_place(|| self.instance.shut_down_at()) {
-            self.shared.change(|state, _| (state.stopped_at, state.stopped_clean) = (Some(end), true));
-        }
+        self.note_the_end();
         Ok(())
     }
 }

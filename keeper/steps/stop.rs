@@ -100,7 +100,7 @@ impl Hands {
     }
 
     /// The end of WAL after a stop in good order. False when there was none: what the server wrote last is then not known.
-    fn note_the_end(&self) -> bool {
+    pub(super) fn note_the_end(&self) -> bool {
         self.look_at_data();
         let Some(end) = tokio::task::block_in_place(|| self.instance.shut_down_at()) else { return false };
         self.shared.change(|state, _| (state.stopped_at, state.stopped_clean) = (Some(end), true));

@@ -180,7 +180,7 @@ fn sense(
     };
     let store = hands.store.clone();
     tasks.spawn("mirror", until(Box::pin(senses::mirror(shared.clone(), store.clone()))));
-    tasks.spawn("views", until(Box::pin(senses::views(shared.clone(), views))));
+    tasks.spawn("views", until(Box::pin(senses::views(shared.clone(), store.clone(), views))));
     tasks.spawn("lease", until(Box::pin(senses::lease(shared.clone(), registration.lease()))));
     tasks.spawn("exits", until(Box::pin(senses::exits(shared.clone()))));
     tasks.spawn("adopted", until(Box::pin(senses::adopted(shared.clone()))));

@@ -73,8 +73,13 @@ fn offer(state: &mut State, view: KeeperView) {
 }
 
 /// Views by streams: at once, and never older than what is known (R5).
-pub async fn views(shared: Shared, mut views: mpsc::Receiver<FromSentinel<KeeperView>>) -> Result<(), String> {
+pub async fn views(
+    shared: Shared,
+    store: Store,
+    mut views: mpsc::Receiver<FromSentinel<KeeperView>>,
+) -> Result<(), String> {
     while let Some(from) = views.recv().await {
+        store.told(from.view.revision);
         shared.change(|state, _| offer(state, from.view));
     }
     Ok(())

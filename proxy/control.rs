@@ -65,6 +65,7 @@ impl Control {
                     0
                 }
                 Some(heard) = self.views.recv() => {
+                    self.store.told(heard.view.revision);
                     self.house.tell_counting(|gate, now| gate.heard((&heard.view).into(), now))
                 }
                 Ok(()) = news.changed() => 0,

@@ -4,11 +4,12 @@
 
 use std::{
     future::Future,
+    pin::pin,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use etcd_client::{Client, ConnectOptions, Error, GetOptions};
 use tokio::{
     sync::{OnceCell, watch},
     time::{sleep, timeout},
@@ -22,12 +23,32 @@ use crate::{
     wire::{explain, millis, v1},
 };
 
-/// First attempt of a request at one endpoint: a live member answers in milliseconds. Doubled with each round over all
-/// endpoints, so that a slow etcd is not taken for a dead one.
-pub(super) const ATTEMPT: Duration = Duration::from_millis(700);
-/// The same of a request that may be sent twice without a thought: the winner of a failover reads before it may promote,
-/// and its member of etcd may have gone with the primary's host.
-pub(super) const READ: Duration = Duration::from_millis(300);
+use super::tls::tls;
+
+/// What a request may cost at one endpoint before the next one is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// May be sent twice without a thought, and is: the winner of a failover reads before it may promote, and its member
+    /// of etcd may have gone with the primary's host.
+    Read,
+    /// Sent twice, its outcome may be unknown: only when the endpoint that has it is the worse one for a reading.
+    Write,
+}
+
+impl Kind {
+    /// First attempt at one endpoint: a live member answers in milliseconds. Doubled with each round over all endpoints,
+    /// so that a slow etcd is not taken for a dead one.
+    fn attempt(self) -> Duration {
+        match self {
+            Kind::Read => Duration::from_millis(300),
+            Kind::Write => Duration::from_millis(700),
+        }
+    }
+}
+
+/// A reading that has no answer by then is asked of the next endpoint, too: a living member answers in milliseconds.
+const HEDGE: Duration = Duration::from_millis(60);
+const NEXT_ANSWERS: &str = "it does not answer, and the next endpoint does";
 /// Between rounds over all endpoints.
 const PAUSE: Duration = Duration::from_millis(50);
 /// TCP connections, and TLS handshakes.
@@ -102,14 +123,17 @@ impl Line {
             return Err(Error::Internal(refusal.clone()));
         }
         let index = *self.current.borrow();
-        let endpoint = &self.endpoints[index];
-        let connect = || Client::connect([endpoint.url.as_str()], Some(self.options.clone()));
-        endpoint.client.get_or_try_init(connect).await.map(|client| (index, client.clone()))
+        self.client_of(index).await.map(|client| (index, client))
     }
 
-    /// Runs a request, at one endpoint after the other, within the bound; `first` is for the first attempt at each.
-    /// `Unavailable` when none answered.
-    pub async fn call<T, F>(&self, first: Duration, request: impl Fn(Client) -> F) -> Result<T, StoreError>
+    async fn client_of(&self, index: usize) -> Result<Client, Error> {
+        let endpoint = &self.endpoints[index];
+        let connect = || Client::connect([endpoint.url.as_str()], Some(self.options.clone()));
+        endpoint.client.get_or_try_init(connect).await.cloned()
+    }
+
+    /// Runs a request, at one endpoint after the other, within the bound. `Unavailable` when none answered.
+    pub async fn call<T, F>(&self, kind: Kind, request: impl Fn(Client) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -121,9 +145,14 @@ impl Line {
         let mut last = String::new();
         while clock::now() < deadline {
             let round = (tries / self.endpoints.len()).min(4) as u32;
-            let (full, rest) = (first * 2u32.pow(round), deadline.since(clock::now()));
+            let (full, rest) = (kind.attempt() * 2u32.pow(round), deadline.since(clock::now()));
             let limit = full.min(rest);
-            let (index, answer) = self.attempt(limit, &request).await;
+            let index = *self.current.borrow();
+            let (index, answer) = match kind {
+                _ if self.endpoints.len() == 1 => self.attempt(index, limit, &request).await,
+                Kind::Read => self.hedged(index, limit, &request).await,
+                Kind::Write => self.doubted(index, limit, &request).await,
+            };
             match answer {
                 Ok(answer) => {
                     self.works();
@@ -147,17 +176,78 @@ impl Line {
         Err(StoreError::Unavailable(last))
     }
 
-    async fn attempt<T, F>(&self, limit: Duration, request: &impl Fn(Client) -> F) -> (usize, Result<T, Error>)
+    /// One attempt at an endpoint, and after `HEDGE` one at the next beside it. The one that answers first is used from
+    /// then on, by streams too: which member is frozen or cut off, only another's answer tells this soon.
+    async fn hedged<T, F>(
+        &self,
+        index: usize,
+        limit: Duration,
+        request: &impl Fn(Client) -> F,
+    ) -> (usize, Result<T, Error>)
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let index = *self.current.borrow();
-        let work = async {
-            let (_, client) = self.client().await?;
-            request(client).await
+        let mut first = pin!(self.attempt(index, limit, request));
+        if let Ok(answered) = timeout(HEDGE, &mut first).await {
+            return answered;
+        }
+        tokio::select! {
+            answered = &mut first => answered,
+            (other, answer) = self.attempt(self.after(index), limit, request) => match answer {
+                Ok(answer) => {
+                    self.failed(index, NEXT_ANSWERS);
+                    (other, Ok(answer))
+                }
+                Err(_) => first.await,
+            },
+        }
+    }
+
+    /// One attempt at an endpoint, given up before its time when a reading there gets no answer and the next endpoint has
+    /// one.
+    async fn doubted<T, F>(
+        &self,
+        index: usize,
+        limit: Duration,
+        request: &impl Fn(Client) -> F,
+    ) -> (usize, Result<T, Error>)
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut work = pin!(self.attempt(index, limit, request));
+        if let Ok(answered) = timeout(HEDGE, &mut work).await {
+            return answered;
+        }
+        let probe = |client: Client| async move {
+            let nothing = GetOptions::new().with_count_only();
+            client.kv_client().get("stolon", Some(nothing)).await
         };
+        let doubt = async {
+            let _ = self.hedged(index, limit, &probe).await;
+            self.left(index).await;
+        };
+        tokio::select! {
+            answered = &mut work => answered,
+            () = doubt => (index, Err(Error::Internal(NEXT_ANSWERS.into()))),
+        }
+    }
+
+    async fn attempt<T, F>(
+        &self,
+        index: usize,
+        limit: Duration,
+        request: &impl Fn(Client) -> F,
+    ) -> (usize, Result<T, Error>)
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let work = async { request(self.client_of(index).await?).await };
         let late = |_| Err(Error::Internal(format!("no answer within {limit:.1?}")));
         (index, timeout(limit, work).await.unwrap_or_else(late))
+    }
+
+    fn after(&self, index: usize) -> usize {
+        (index + 1) % self.endpoints.len()
     }
 
     /// An endpoint failed: the next one is used from now on, unless somebody has turned away from it already. Returns
@@ -166,7 +256,7 @@ impl Line {
         self.current.send_if_modified(|current| {
             let ours = *current == index;
             if ours {
-                *current = (index + 1) % self.endpoints.len();
+                *current = self.after(index);
             }
             ours
         });
@@ -261,41 +351,4 @@ pub(super) fn line(error: &Error) -> String {
         Error::Internal(problem) | Error::WatchError(problem) => problem.clone(),
         other => other.to_string().replace('\n', " "),
     }
-}
-
-fn tls(args: &StoreArgs) -> Result<Option<TlsOptions>, String> {
-    let secure = args.store_endpoints.iter().filter(|url| url.starts_with("https://")).count();
-    let files = args.store_ca_file.is_some() || args.store_cert_file.is_some();
-    match secure {
-        0 if files => {
-            read_all(args)?;
-            return Err("--store-endpoints: the --store-*-file flags need https URLs".into());
-        }
-        0 => return Ok(None),
-        some if some < args.store_endpoints.len() => {
-            return Err("--store-endpoints: all URLs must be http, or all https".into());
-        }
-        _ => {}
-    }
-    let (ca, identity) = read_all(args)?;
-    let ca = ca.ok_or("--store-ca-file is needed for https endpoints: the authority of etcd's certificates")?;
-    let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(ca));
-    if let Some((cert, key)) = identity {
-        options = options.identity(Identity::from_pem(cert, key));
-    }
-    Ok(Some(options))
-}
-
-type Pair = (Vec<u8>, Vec<u8>);
-
-fn read_all(args: &StoreArgs) -> Result<(Option<Vec<u8>>, Option<Pair>), String> {
-    let read = |flag: &str, path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| format!("{flag} {} can't be read: {error}", path.display()))
-    };
-    let ca = args.store_ca_file.as_ref().map(|path| read("--store-ca-file", path)).transpose()?;
-    let identity = match (&args.store_cert_file, &args.store_key) {
-        (Some(cert), Some(key)) => Some((read("--store-cert-file", cert)?, read("--store-key", key)?)),
-        _ => None,
-    };
-    Ok((ca, identity))
 }

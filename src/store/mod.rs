@@ -8,6 +8,7 @@ mod line;
 mod line_tests;
 mod mirror;
 mod registration;
+mod tls;
 mod txn;
 mod watch;
 
@@ -30,7 +31,7 @@ use crate::{
     task::Shutdown,
     wire::v1,
 };
-use line::{ATTEMPT, Line, READ};
+use line::{Kind, Line};
 
 /// A cluster's keys in etcd. Cheap to clone.
 #[derive(Clone)]
@@ -40,13 +41,16 @@ struct Inner {
     line: Line,
     keys: Keys,
     mirror: channel::Sender<Option<Arc<Mirror>>>,
+    /// The newest revision that somebody else has seen of this store.
+    told: channel::Sender<Revision>,
 }
 
 impl Store {
     /// Makes no connection. An error is one line that names the flag or the file.
     pub fn new(args: &StoreArgs) -> Result<Store, String> {
         let keys = Keys::new(&args.store_prefix, &args.cluster_name);
-        Ok(Store(Arc::new(Inner { line: Line::new(args)?, keys, mirror: channel::Sender::new(None) })))
+        let (mirror, told) = (channel::Sender::new(None), channel::Sender::new(Revision(0)));
+        Ok(Store(Arc::new(Inner { line: Line::new(args)?, keys, mirror, told })))
     }
 
     pub fn keys(&self) -> &Keys {
@@ -56,6 +60,18 @@ impl Store {
     /// The newest snapshot, by watch or reading; `None` before the first. Its revision never falls.
     pub fn mirror(&self) -> channel::Receiver<Option<Arc<Mirror>>> {
         self.0.mirror.subscribe()
+    }
+
+    /// Somebody has seen this revision. Etcd is asked when the watch does not bring it soon: its member may be frozen or
+    /// cut off. Proves nothing; an untrue one costs a reading.
+    pub fn told(&self, revision: Revision) {
+        self.0.told.send_if_modified(|known| {
+            let newer = *known < revision;
+            if newer {
+                *known = revision;
+            }
+            newer
+        });
     }
 
     /// Why what answers is not believed any more, in one line: it is another store than was known, or an older copy of it
@@ -77,7 +93,7 @@ impl Store {
         let range = |client: etcd_client::Client| async move {
             client.kv_client().get(base, Some(GetOptions::new().with_prefix())).await
         };
-        let answer = self.0.line.call(READ, range).await?;
+        let answer = self.0.line.call(Kind::Read, range).await?;
         let header = answer.header();
         let mut mirror = Mirror {
             revision: Revision(header.map_or(0, |header| header.revision())),
@@ -97,7 +113,7 @@ impl Store {
             sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move { client.kv_client().txn(txn.request()).await }
         };
-        let answer = self.0.line.call(ATTEMPT, request).await;
+        let answer = self.0.line.call(Kind::Write, request).await;
         let before = sent.into_inner() > 1;
         match answer {
             Ok(answer) if answer.succeeded() => {
@@ -117,7 +133,7 @@ impl Store {
             let options = Some(LeaseTimeToLiveOptions::new());
             client.lease_client().time_to_live(lease.0, options).await
         };
-        let answer = self.0.line.call(READ, ask).await?;
+        let answer = self.0.line.call(Kind::Read, ask).await?;
         let granted = u64::try_from(answer.granted_ttl()).unwrap_or(0);
         Ok((answer.ttl() > 0).then(|| Duration::from_secs(granted)))
     }
@@ -130,7 +146,7 @@ impl Store {
                 ended => ended.map(drop),
             }
         };
-        self.0.line.call(ATTEMPT, revoke).await
+        self.0.line.call(Kind::Write, revoke).await
     }
 
     /// Health of the line and revision of the mirror; `lease` is the daemon's own registration.

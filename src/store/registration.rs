@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Outcome, Store, StoreError, Txn,
-    line::{ATTEMPT, line},
+    line::{Kind, line},
 };
 use crate::{
     model::{
@@ -229,7 +229,7 @@ impl Registration {
             let sent = clock::now();
             client.lease_client().grant(seconds, None).await.map(|granted| (sent, granted))
         };
-        let (sent, granted) = self.0.store.0.line.call(ATTEMPT, grant).await?;
+        let (sent, granted) = self.0.store.0.line.call(Kind::Write, grant).await?;
         let lease = LeaseId(granted.id());
         let time = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
         match self.create(lease).await {

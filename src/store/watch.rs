@@ -15,6 +15,8 @@ use crate::{model::Revision, task::Shutdown};
 const IDLE: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(1);
 const OPEN: Duration = Duration::from_secs(1);
+/// What others have seen and a watch has not brought by then is read: events take 1 to 5 ms.
+const BEHIND: Duration = Duration::from_millis(60);
 /// Between attempts, when all endpoints fail.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -22,6 +24,23 @@ pub(super) async fn run(store: &Store, shutdown: Shutdown) {
     tokio::select! {
         () = shutdown.requested() => {}
         () = follow(store) => {}
+        () = overtaken(store) => {}
+    }
+}
+
+/// Reads what others have seen and the watch does not bring. Such a reading finds another endpoint when the watch's is
+/// the one that has gone, and the watch follows it there.
+async fn overtaken(store: &Store) {
+    let mut told = store.0.told.subscribe();
+    while told.changed().await.is_ok() {
+        let revision = *told.borrow_and_update();
+        let mut mirror = store.mirror();
+        let brought = mirror.wait_for(|known| known.as_ref().is_some_and(|mirror| mirror.revision >= revision));
+        if timeout(BEHIND, brought).await.is_err() {
+            tracing::debug!(%revision, "the watch is behind; reading");
+            // Its own problem is told by the line.
+            let _ = store.read().await;
+        }
     }
 }
 

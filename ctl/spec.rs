@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use stolon::model::{
     godur::GoDuration,
-    spec::{BadSpec, StoredSpec},
+    spec::{BadSpec, ClusterRole, StoredSpec},
 };
 
 use crate::{cli::SpecArgs, store};
@@ -44,8 +44,7 @@ fn with_defaults(stored: &StoredSpec) -> Result<StoredSpec, BadSpec> {
         max_standbys_per_sender: Some(spec.max_standbys_per_sender),
         max_standby_lag: u32::try_from(spec.max_standby_lag).ok(),
         synchronous_replication: Some(spec.synchronous_replication),
-        // Not read by this version; the format's own defaults.
-        role: stored.role.clone().or_else(|| Some("master".into())),
+        role: stored.role.or(Some(ClusterRole::Master)),
         additional_wal_senders: Some(spec.additional_wal_senders),
         additional_master_replication_slots: Some(spec.additional_slots),
         use_pgrewind: Some(spec.use_pg_rewind),
@@ -53,6 +52,9 @@ fn with_defaults(stored: &StoredSpec) -> Result<StoredSpec, BadSpec> {
         default_su_repl_access_mode: Some(spec.access),
         automatic_pg_restart: Some(spec.automatic_restart),
         strict_fencing: Some(spec.strict_fencing),
+        synchronous_mode: Some(spec.synchronous_mode),
+        max_base_backups: Some(spec.max_base_backups),
+        failover_slots: Some(spec.failover_slots),
         ..stored.clone()
     })
 }

@@ -115,5 +115,11 @@ fn under(case: &Case<'_>, mark: &Fencing, winner: &Winner) -> ClusterData {
 }
 
 pub fn follow(db: &DbUid) -> FollowConfig {
-    FollowConfig { kind: FollowType::Internal, dbuid: Some(db.clone()), extra: Default::default() }
+    FollowConfig {
+        kind: FollowType::Internal,
+        dbuid: Some(db.clone()),
+        standby_settings: None,
+        archive_recovery_settings: None,
+        extra: Default::default(),
+    }
 }

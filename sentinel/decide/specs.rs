@@ -69,6 +69,7 @@ fn bare_db(uid: DbUid, keeper: &KeeperUid, init_mode: DbInitMode, role: DbRole) 
             additional_replication_slots: None,
             init_mode,
             new_config: None,
+            pitr_config: None,
             pg_parameters: Default::default(),
             pg_hba: None,
             role,

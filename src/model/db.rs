@@ -9,7 +9,7 @@ use super::{
     DbUid, Generation, KeeperUid, Lsn,
     cluster::{Extra, empty_is_none, is_default, null_is_empty},
     godur::GoDuration,
-    spec::NewConfig,
+    spec::{ArchiveRecoverySettings, NewConfig, PitrConfig, StandbySettings},
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct DbSpec {
     pub init_mode: DbInitMode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_config: Option<NewConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pitr_config: Option<PitrConfig>,
     #[serde(default, deserialize_with = "null_is_empty")]
     pub pg_parameters: BTreeMap<String, String>,
     #[serde(rename = "pgHBA", default)]
@@ -92,6 +94,10 @@ pub struct FollowConfig {
     pub kind: FollowType,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
     pub dbuid: Option<DbUid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_settings: Option<StandbySettings>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_recovery_settings: Option<ArchiveRecoverySettings>,
     #[serde(flatten)]
     pub extra: Extra,
 }

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use super::stored_spec::{AccessMode, ExistingConfig, NewConfig, StoredInitMode, StoredSpec};
+pub use super::stored_spec::{
+    AccessMode, ArchiveRecoverySettings, ClusterRole, ExistingConfig, NewConfig, PitrConfig, RecoveryTargetSettings,
+    StandbyConfig, StandbySettings, StoredInitMode, StoredSpec, SynchronousMode,
+};
 use super::{KeeperUid, godur::GoDuration};
 
 /// The specification with every default applied, valid by construction. Durations in the local clock's terms.
@@ -46,6 +49,10 @@ pub struct Spec {
     pub hba: Option<Vec<String>>,
     pub automatic_restart: bool,
     pub strict_fencing: bool,
+    pub synchronous_mode: SynchronousMode,
+    /// At least 1.
+    pub max_base_backups: u16,
+    pub failover_slots: bool,
 }
 
 /// How the first database comes to be, with what it needs.
@@ -83,6 +90,8 @@ const LEAST_HEARTBEAT: Duration = Duration::from_millis(10);
 const LEAST_SUSPICION: Duration = Duration::from_millis(100);
 /// A silence is one of several heartbeats.
 const BEATS_PER_SUSPICION: u32 = 3;
+/// Each reads the whole database from the primary, beside its clients.
+const MAX_BASE_BACKUPS: u16 = 2;
 /// stolon's own default: 1024 * 1204 bytes (`reference`: the digits are swapped there; kept for compatibility).
 const MAX_STANDBY_LAG: u32 = 1024 * 1204;
 
@@ -91,8 +100,8 @@ impl StoredSpec {
     pub fn resolve(&self) -> Result<Spec, BadSpec> {
         let or = |value: Option<GoDuration>, default: Duration| value.map_or(default, |d| d.0);
         let secs = Duration::from_secs;
-        if let Some(role) = self.role.as_deref().filter(|role| *role != "master") {
-            return Err(BadSpec(format!("role {role} is not supported by this version: only master is")));
+        if self.role == Some(ClusterRole::Standby) {
+            return Err(BadSpec("role standby is not supported by this version: only master is".into()));
         }
         let spec = Spec {
             sleep_interval: or(self.sleep_interval, SLEEP_INTERVAL),
@@ -126,6 +135,9 @@ impl StoredSpec {
             hba: self.pg_hba.clone(),
             automatic_restart: self.automatic_pg_restart.unwrap_or(false),
             strict_fencing: self.strict_fencing.unwrap_or(false),
+            synchronous_mode: self.synchronous_mode.unwrap_or_default(),
+            max_base_backups: self.max_base_backups.unwrap_or(MAX_BASE_BACKUPS),
+            failover_slots: self.failover_slots.unwrap_or(false),
         };
         spec.check()?;
         Ok(spec)
@@ -171,6 +183,9 @@ impl Spec {
         }
         if self.max_standbys_per_sender == 0 {
             return refuse("maxStandbysPerSender must be at least 1".into());
+        }
+        if self.max_base_backups == 0 {
+            return refuse("maxBaseBackups must be at least 1".into());
         }
         if self.max_standbys == 0 {
             return refuse("maxStandbys must be at least 1".into());

@@ -53,11 +53,16 @@ pub struct StoredSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_pg_parameters: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub role: Option<String>,
+    pub role: Option<ClusterRole>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_config: Option<NewConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub existing_config: Option<ExistingConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pitr_config: Option<PitrConfig>,
+    /// What a standby cluster follows (`role` standby).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_config: Option<StandbyConfig>,
     #[serde(rename = "defaultSUReplAccessMode", skip_serializing_if = "Option::is_none")]
     pub default_su_repl_access_mode: Option<AccessMode>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,9 +86,38 @@ pub struct StoredSpec {
     /// New: never count an acknowledgement of the proxies as a fence of direct connections (R2 iv).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_fencing: Option<bool>,
+    /// New: which standbys of the list a commit waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronous_mode: Option<SynchronousMode>,
+    /// New: base backups that are taken from the primary at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_base_backups: Option<u16>,
+    /// New: logical slots that are marked for failover are kept on standbys, too (PostgreSQL 17 and later).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failover_slots: Option<bool>,
     /// Whatever another version wrote; kept as it is.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Value>,
+}
+
+/// Whether the cluster has a primary of its own, or is a copy of another cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterRole {
+    #[default]
+    Master,
+    Standby,
+}
+
+/// Which standbys of the list a commit waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynchronousMode {
+    /// Each: stolon's way. Any of them alone has every acknowledged commit.
+    #[default]
+    All,
+    /// Any `minSynchronousStandbys` of them: one that is slow delays nobody.
+    Quorum,
 }
 
 /// How the first database of a cluster comes to be.
@@ -113,6 +147,75 @@ pub struct NewConfig {
 pub struct ExistingConfig {
     #[serde(rename = "keeperUID")]
     pub keeper_uid: KeeperUid,
+}
+
+/// A first database restored from a backup, up to a point in time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PitrConfig {
+    /// Shell command that fills the data directory `%d`; `%%` is a percent sign. Exit code 0 only when it is complete.
+    pub data_restore_command: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_recovery_settings: Option<ArchiveRecoverySettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_target_settings: Option<RecoveryTargetSettings>,
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// PostgreSQL's `restore_command`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ArchiveRecoverySettings {
+    pub restore_command: String,
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// PostgreSQL's `recovery_target*` (section 20.5.6 of its manual); an empty text is unset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecoveryTargetSettings {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_target: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_target_lsn: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_target_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_target_time: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_target_xid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_target_timeline: String,
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// What the leading server of a standby cluster follows: another cluster's stream, its archive, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StandbyConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_settings: Option<StandbySettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_recovery_settings: Option<ArchiveRecoverySettings>,
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// PostgreSQL's `primary_conninfo`, `primary_slot_name` and `recovery_min_apply_delay`; an empty text is unset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StandbySettings {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub primary_conninfo: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub primary_slot_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub recovery_min_apply_delay: String,
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
 }
 
 /// From where superuser and replication connections are admitted.

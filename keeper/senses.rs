@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     authority::Grant,
-    pg::{Exit, Instance, PmStatus, Postmaster, Sample, Sampler},
+    pg::{Instance, PmStatus, Postmaster, Sample, Sampler},
     shared::Shared,
     state::{Phase, State},
     synchronous::setting,
@@ -128,7 +128,7 @@ pub async fn exits(shared: Shared) -> Result<(), String> {
                 }
                 if let Some(server) = running.as_ref().filter(|_| !asked) {
                     // Both begin at once: the killing on a thread of its own, and the news on their way.
-                    tokio::join!(shared.kill_remains(server), async { tell_crash(&shared, exit) });
+                    tokio::join!(shared.kill_remains(server), async { tell_crash(&shared, server) });
                 } else {
                     shared.ended(exit.id);
                 }
@@ -140,9 +140,9 @@ pub async fn exits(shared: Shared) -> Result<(), String> {
     }
 }
 
-fn tell_crash(shared: &Shared, exit: Exit) {
-    if shared.ended(exit.id) {
-        tracing::error!(pid = exit.id.pid, "PostgreSQL ended, and nobody asked it to");
+fn tell_crash(shared: &Shared, server: &Postmaster) {
+    if shared.ended(server.id()) {
+        tracing::error!(pid = server.id().pid, ending = server.ending(), "PostgreSQL ended, and nobody asked it to");
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     },
     path::PathBuf,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -33,6 +33,8 @@ struct Inner {
     instance: Instance,
     id: ProcessId,
     exit: AsyncFd<OwnedFd>,
+    /// How it ended, in words; only of a child.
+    ended: OnceLock<String>,
 }
 
 /// That the postmaster is gone. (Its sessions may outlive it by moments: `kill_all` before anything touches the data.)
@@ -86,7 +88,7 @@ impl Postmaster {
 
     fn new(instance: &Instance, id: ProcessId, exit: OwnedFd) -> Result<Postmaster, PgError> {
         let exit = watch_fd(exit).map_err(PgError::io("watch the postmaster of", &instance.data_dir()))?;
-        Ok(Postmaster(Arc::new(Inner { instance: instance.clone(), id, exit })))
+        Ok(Postmaster(Arc::new(Inner { instance: instance.clone(), id, exit, ended: OnceLock::new() })))
     }
 
     pub fn id(&self) -> ProcessId {
@@ -117,7 +119,19 @@ impl Postmaster {
     /// No effect on an adopted one, or one that was reaped.
     fn reap(&self) {
         let child = WaitId::PidFd(self.0.exit.get_ref().as_fd());
-        let _ = waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        if let Ok(Some(status)) = waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            let words = match (status.terminating_signal(), status.exit_status()) {
+                (Some(signal), _) => format!("killed by signal {signal}"),
+                (_, Some(code)) => format!("exit code {code}"),
+                _ => return,
+            };
+            let _ = self.0.ended.set(words);
+        }
+    }
+
+    /// How it ended, for people: its exit code or the signal. An adopted server's parent alone gets to know.
+    pub fn ending(&self) -> &str {
+        self.0.ended.get().map_or("not known: this keeper did not start it", String::as_str)
     }
 
     /// What postmaster.pid says of this run; `None` before it says anything, and after the end.

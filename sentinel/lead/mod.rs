@@ -3,6 +3,7 @@
 //! decision wanted to be asked again.
 
 mod errands;
+mod outage;
 mod story;
 #[cfg(test)]
 mod story_tests;
@@ -27,6 +28,7 @@ use crate::{
     mood::Mood,
 };
 use errands::Errands;
+use outage::Outage;
 use story::Story;
 
 /// The watch brings an own commit back in milliseconds; a broken one does not.
@@ -42,6 +44,7 @@ pub struct Leader {
     initial: Option<StoredSpec>,
     errands: Errands,
     story: Story,
+    outage: Outage,
     /// The present term, while this sentinel leads.
     term: Option<Leadership>,
     /// No decision is made from an older mirror: it would not know what this sentinel did last.
@@ -60,6 +63,7 @@ impl Leader {
             mood: mood.clone(),
             initial,
             story: Story::default(),
+            outage: Outage::default(),
             term: None,
             not_before: Revision(0),
             in_doubt: false,
@@ -102,6 +106,7 @@ impl Leader {
         self.remember(now, mirror, leadership.as_ref());
         let Some(leadership) = leadership else {
             self.story.end();
+            self.outage.forget();
             self.look_on(mirror);
             return None;
         };

@@ -9,7 +9,7 @@ use stolon::{
     task::clock,
 };
 
-use super::{Leader, txn};
+use super::{Leader, outage::Over, txn};
 use crate::{
     decide::{Action, Commit, Decision, Step, World, decide},
     election::Leadership,
@@ -35,6 +35,10 @@ impl Leader {
     }
 
     pub(super) async fn lead(&mut self, now: Moment, mirror: &Mirror, leadership: &Leadership) -> Option<Moment> {
+        if let Some(over) = self.outage.follow(now, mirror) {
+            let Over { epoch, keeper, took } = over;
+            tracing::warn!(%epoch, %keeper, after_ms = took.as_millis(), "the change of primary is over: clients are served");
+        }
         let decision = self.decide(now, mirror);
         self.story.watch(mirror, decision.watching);
         let present = self.story.present();

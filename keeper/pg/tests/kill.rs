@@ -55,6 +55,7 @@ async fn sessions_that_outlived_their_postmaster_are_killed_by_their_folder() {
     let _busy = busy(&node, 2).await;
     postmaster.signal(Signal::KILL).unwrap();
     within("the end", postmaster.exited()).await;
+    assert_eq!(postmaster.ending(), "killed by signal 9");
     assert!(!node.processes().is_empty());
     kill_postgres(&node.instance.data_dir(), None, node.instance.run_as());
     assert_eq!(node.processes(), [0; 0]);
